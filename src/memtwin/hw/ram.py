@@ -13,6 +13,7 @@ import mmap
 import numpy as np
 import numpy.typing as npt
 
+from memtwin.abi.mman import MAP_NORESERVE
 from memtwin.errors import BadInput
 
 __all__ = ["PAGE_MASK", "PAGE_SHIFT", "PAGE_SIZE", "Ram", "lazy_array"]
@@ -33,7 +34,7 @@ def lazy_array(size: int) -> mmap.mmap:
     Raises BadInput where the host refuses the mapping.
     """
     try:
-        area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE)
+        area = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
     except (OSError, OverflowError, ValueError) as error:
         raise BadInput(f"the host refuses to map {size} bytes for the simulated machine: {error}") from None
     area.madvise(mmap.MADV_NOHUGEPAGE)
