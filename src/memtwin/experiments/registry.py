@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which module of this package has the experiment of a change.
+
+One module a patch series. To add one: write ``memtwin/experiments/NAME.py`` with ``run(change_id) -> ExperimentResult``
+and add a row for each of its ids. A module is imported only when its experiment runs. The rows are also what the
+coverage page calls modelled.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import cast
+
+from memtwin.changes import lookup
+from memtwin.errors import NotModelled
+from memtwin.experiments.base import Experiment
+
+__all__ = ["MODULES", "find"]
+
+MODULES: dict[str, str] = {
+    "selftest-mremap-mman-header": "mremap_header",
+    "mailmap-oleksij-rempel": "mailmap",
+    "mailmap-bartosz-golaszewski": "mailmap",
+}
+"""Change id -> module name below ``memtwin.experiments``."""
+
+
+def find(change_id: str) -> Experiment:
+    """The experiment of a change. Raises BadInput for an unknown id, NotModelled where there is none yet."""
+    lookup(change_id)
+    if change_id not in MODULES:
+        raise NotModelled(f"{change_id}: not modelled yet")
+    return cast(Experiment, import_module(f"memtwin.experiments.{MODULES[change_id]}"))
