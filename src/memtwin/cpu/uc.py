@@ -208,7 +208,7 @@ class UcCpu:
         self._template.i[layout.i_old_exception] = -1
 
     def _find_live(self, registers: bytes) -> tuple[memoryview[int], memoryview[int]] | None:
-        """Views of the live state, or None. A candidate counts when a register that a public call writes moves in it."""
+        """Views of the live state, or None. A candidate counts if a register that a public call writes moves in it."""
         for address in find_live(self._uc, registers):
             q, i = view(address, self._layout.size)
             old = q[RAX]

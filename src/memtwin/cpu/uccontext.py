@@ -29,7 +29,8 @@ _FIELDS: Final = (
     *((uclib.REG_XMM0 + n, 160 + 16 * n) for n in range(16)),
 )
 _TAG_AT: Final = 4
-_MXCSR_MASK: Final = (28, (0xFFFF).to_bytes(4, "little"))
+_MASK_AT: Final = 28
+_MXCSR_MASK: Final = (0xFFFF).to_bytes(4, "little")
 _EMPTY: Final = 3
 _GONE: Final[memoryview[int]] = memoryview(b"")
 
@@ -136,8 +137,9 @@ class UcContext(ThreadContext):
         tags = ctypes.c_uint16()
         self._transfer(False, uclib.REG_FPTAG, ctypes.byref(tags))
         # The area has one bit for each register: 1 where the two-bit tag is not "empty".
-        area[_TAG_AT] = sum(1 << n for n in range(8) if tags.value >> 2 * n & 3 != _EMPTY)
-        return area.raw[: _MXCSR_MASK[0]] + _MXCSR_MASK[1] + area.raw[_MXCSR_MASK[0] + 4 :]
+        area[_TAG_AT] = bytes([sum(1 << n for n in range(8) if tags.value >> 2 * n & 3 != _EMPTY)])
+        ctypes.memmove(start + _MASK_AT, _MXCSR_MASK, len(_MXCSR_MASK))
+        return area.raw
 
     def fxrstor(self, area: bytes) -> None:
         if len(area) != _AREA:
