@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -98,3 +102,41 @@ def test_the_version_is_in_one_place(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text())
     assert project["project"]["dynamic"] == ["version"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", memtwin.__version__)
+
+
+def _get_busybox(root: Path, busybox: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, root / "tools/get-busybox"],
+        env={**os.environ, "BUSYBOX": str(busybox)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_get_busybox_refuses_what_is_not_static(root: Path, tmp_path: Path) -> None:
+    script = tmp_path / "busybox"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    for candidate in (script, tmp_path / "missing", tmp_path):
+        done = _get_busybox(root, candidate)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1
+        assert f"'{candidate}' is no static x86-64 program" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None or os.uname().machine != "x86_64", reason="needs gcc on x86-64")
+@pytest.mark.parametrize(("flags", "status"), [(["-static"], 0), (["-no-pie"], 2)])
+def test_get_busybox_knows_a_static_program(root: Path, tmp_path: Path, flags: list[str], status: int) -> None:
+    program = tmp_path / "busybox"
+    source = "int main(void) { return 0; }"
+    subprocess.run(["gcc", *flags, "-x", "c", "-", "-o", program], input=source, text=True, check=True)
+    done = _get_busybox(root, program)
+    assert (done.returncode, done.stdout) == (status, f"{program}\n" if status == 0 else "")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("target", ["demo", "test", "lint", "verify", "docs"])
+def test_make_targets_parse_and_say_what_they_would_do(root: Path, target: str) -> None:
+    done = subprocess.run(["make", "--dry-run", "-C", root, target], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ".venv/bin/" in done.stdout
