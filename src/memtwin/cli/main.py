@@ -123,11 +123,22 @@ def _quiet_stdout() -> None:
     os.close(devnull)
 
 
+def _flush() -> None:
+    """Write what is left to stdout. Raises BadInput when there is no room for it (BrokenPipeError passes)."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _quiet_stdout()
+        raise BadInput(f"can not write the output: {error.strerror}") from None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return the exit status."""
     try:
         status = _dispatch(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()
+        _flush()
         return status
     except MemtwinError as error:
         if isinstance(error, InvariantBroken):

@@ -152,6 +152,14 @@ def test_broken_pipe_is_quiet(broken) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_a_full_disk_is_one_line() -> None:
+    code = "import sys; from memtwin.cli.main import main; sys.exit(main(['--version']))"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, env=env)
+    assert (done.returncode, done.stderr) == (2, "memtwin: can not write the output: No space left on device\n")
+
+
 def test_interrupt_ends_a_process_with_130() -> None:
     code = (
         "import os, signal, sys; from memtwin.cli import main as m\n"
