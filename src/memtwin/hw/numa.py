@@ -86,9 +86,7 @@ class Topology:
 
 def _distances(count: int, given: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...]:
     if given is None:
-        return tuple(
-            tuple(LOCAL_DISTANCE if a == b else REMOTE_DISTANCE for b in range(count)) for a in range(count)
-        )
+        return tuple(tuple(LOCAL_DISTANCE if a == b else REMOTE_DISTANCE for b in range(count)) for a in range(count))
     if len(given) != count or any(len(row) != count for row in given):
         raise BadInput(f"the distance table must have {count} rows of {count} numbers")
     for a in range(count):

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where a page fault enters the kernel (Linux: arch/x86/mm/fault.c; spec R12).
+
+So far every fault takes ``mmap_lock`` for reading; the per-VMA lock comes with its issue. Accounting: ``pgfault`` counts each
+fault handled, ``min_flt``/``maj_flt`` of the task those that succeeded.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from memtwin.abi.signal import (
+    BUS_ADRERR,
+    SEGV_ACCERR,
+    SEGV_MAPERR,
+    SI_KERNEL,
+    SIGBUS,
+    SIGKILL,
+    SIGSEGV,
+)
+from memtwin.hw.paging import PF_INSTR, PF_WRITE
+from memtwin.mm.memory import VM_FAULT_MAJOR, VM_FAULT_OOM, fault_is_permitted, handle_mm_fault
+from memtwin.mm.mm_types import VM_GROWSDOWN, MmStruct, VmArea
+from memtwin.mm.mmap import expand_stack
+from memtwin.mm.vma import find_vma
+
+__all__ = ["FaultingTask", "SignalInfo", "do_user_addr_fault"]
+
+
+class SignalInfo(NamedTuple):
+    """A signal that a fault raises: number, si_code, si_addr."""
+
+    sig: int
+    code: int
+    addr: int
+
+
+class FaultingTask(Protocol):
+    """What the fault handler needs of a task."""
+
+    mm: MmStruct
+    min_flt: int
+    maj_flt: int
+
+
+def do_user_addr_fault(task: FaultingTask, addr: int, error_code: int) -> SignalInfo | None:
+    """Resolve a fault at ``addr`` with the CPU's ``error_code``. Returns the signal to raise, or None when it may go on."""
+    mm = task.mm
+    ctx = mm.ctx
+    write = error_code & PF_WRITE != 0
+    trace = ctx.trace
+    if trace.page_fault_user is not None:
+        trace.page_fault_user(addr, 0, error_code)
+    if addr >= mm.task_size:
+        ctx.fault_stats.sigsegv += 1
+        return SignalInfo(SIGSEGV, SI_KERNEL if addr >= 1 << 63 else SEGV_MAPERR, addr)
+    lock = mm.mmap_lock
+    lock.down_read()
+    vma: VmArea | None = mm.mm_mt.load(addr)
+    if vma is None:
+        vma = _grow(mm, addr)
+        if vma is None:
+            lock.up_read()
+            ctx.fault_stats.sigsegv += 1
+            return SignalInfo(SIGSEGV, SEGV_MAPERR, addr)
+    if not fault_is_permitted(vma, write, error_code & PF_INSTR != 0):
+        lock.up_read()
+        ctx.fault_stats.sigsegv += 1
+        return SignalInfo(SIGSEGV, SEGV_ACCERR, addr)
+    result = handle_mm_fault(mm, vma, addr, write)
+    lock.up_read()
+    ctx.events.pgfault += 1
+    if not result:
+        task.min_flt += 1
+        return None
+    if result == VM_FAULT_MAJOR:
+        task.maj_flt += 1
+        return None
+    if result & VM_FAULT_OOM:
+        ctx.fault_stats.oom += 1
+        ctx.events.oom_kill += 1
+        return SignalInfo(SIGKILL, SI_KERNEL, 0)
+    ctx.fault_stats.sigbus += 1
+    return SignalInfo(SIGBUS, BUS_ADRERR, addr)
+
+
+def _grow(mm: MmStruct, addr: int) -> VmArea | None:
+    """``addr`` lies in a hole: the area above it if that one may grow down to it. Keeps ``mmap_lock`` held for reading."""
+    vma = find_vma(mm, addr)
+    if vma is None or not vma.flags & VM_GROWSDOWN:
+        return None
+    lock = mm.mmap_lock
+    lock.up_read()
+    lock.down_write()
+    vma = find_vma(mm, addr)
+    grown = vma is not None and vma.flags & VM_GROWSDOWN and (vma.start <= addr or expand_stack(mm, vma, addr))
+    lock.downgrade_write()
+    if not grown:
+        return None
+    mm.ctx.fault_stats.stack_growth += 1
+    return vma

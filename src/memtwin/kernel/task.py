@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A thread of a user program (Linux: include/linux/sched.h): the scheduler's task plus what the kernel knows about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from memtwin.sched import Task
+
+if TYPE_CHECKING:
+    from memtwin.mm.mm_types import MmStruct
+
+__all__ = ["COMM_LEN", "TaskStruct"]
+
+COMM_LEN: Final = 15  #: longest name of a task, in bytes
+
+
+class TaskStruct(Task):
+    """``pid`` of a single-threaded process is its ``tid``. ``mm`` is None after exit.
+
+    ``regs``: the emulated CPU's context of the thread, None for a process driven by API calls. ``exit_code``: as wait(2) reports
+    it (status << 8, or the signal), -1 while alive. ``min_flt``, ``maj_flt``: faults taken. ``files``, ``fs``: open files and working
+    directory, owned by the fs layer.
+    """
+
+    __slots__ = (
+        "clear_child_tid",
+        "exit_code",
+        "files",
+        "fs",
+        "maj_flt",
+        "min_flt",
+        "regs",
+        "rlimits",
+        "robust_list",
+        "sighand",
+        "start_time",
+        "tgid",
+    )
+
+    mm: MmStruct | None
+
+    def __init__(self, tid: int, name: str, cpu: int) -> None:
+        super().__init__(tid, name, cpu)
+        self.tgid = tid
+        self.min_flt = 0
+        self.maj_flt = 0
+        self.exit_code = -1
+        self.regs: Any = None
+        self.files: Any = None
+        self.fs: Any = None
+        self.sighand: Any = None
+        self.rlimits: dict[int, tuple[int, int]] = {}
+        self.clear_child_tid = 0
+        self.robust_list = 0
+        self.start_time = 0
+
+    @property
+    def pid(self) -> int:
+        """Linux's name for the thread's number."""
+        return self.tid
+
+    @property
+    def comm(self) -> str:
+        """Name as ps shows it."""
+        return self.name[:COMM_LEN]

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The machine: the one place that assembles hardware and kernel, and the object a user must know (architecture, section 4)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from memtwin.changes import resolve
+from memtwin.errors import BadInput
+from memtwin.hw.numa import NODE_ALIGN_PAGES, Topology
+from memtwin.hw.ram import Ram
+from memtwin.kernel.kernel import Kernel
+from memtwin.process import Process
+
+__all__ = ["Machine", "parse_size"]
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+#: What x86-64 with 4-level paging can address physically, and what a host can still reserve.
+MAX_MEMORY = 16 << 40
+MIN_MEMORY = 8 << 20
+
+
+def parse_size(text: str | int) -> int:
+    """Bytes of ``"64M"``, ``"2G"``, ``"4096"`` (binary units K M G T, an optional iB or B behind). Raises BadInput."""
+    if isinstance(text, int):
+        return text
+    match = re.fullmatch(r"\s*(\d+)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise BadInput(f"'{text}' is not a size such as 64M, 2G or 4T")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def _node_pages(memory: int, nodes: int | Sequence[int | str]) -> list[int]:
+    """Pages of each node: ``nodes`` equal shares of ``memory`` bytes, or the given sizes."""
+    if not isinstance(nodes, int):
+        return [parse_size(size) >> 12 for size in nodes]
+    if nodes < 1:
+        raise BadInput(f"{nodes} NUMA nodes: at least one is needed")
+    total = memory >> 12
+    share = total // nodes // NODE_ALIGN_PAGES * NODE_ALIGN_PAGES
+    if nodes > 1 and not share:
+        raise BadInput(f"{memory} bytes are too little for {nodes} NUMA nodes")
+    return [share] * (nodes - 1) + [total - share * (nodes - 1)]
+
+
+class Machine:
+    """A computer with a booted kernel. Two machines in one process share nothing.
+
+    ``memory``: bytes, or text such as ``"2G"``; ``cpus``: simulated CPUs; ``nodes``: number of equal NUMA nodes, or a list of sizes
+    (which then make up the memory); ``memory_only``: nodes without CPUs; ``distance``: table as in ACPI's SLIT;
+    ``kernel``: profile (``before``, ``6.7``, ``host``, a release); ``with_``, ``without``: ids of changes and knobs;
+    ``seed``: of everything random; ``lockdep``: check lock order and context at run time.
+    Raises BadInput where the description is impossible. Usable as a context manager; ``close()`` ends it.
+    """
+
+    __slots__ = ("kernel",)
+
+    def __init__(
+        self,
+        memory: int | str = "2G",
+        cpus: int = 1,
+        nodes: int | Sequence[int | str] = 1,
+        *,
+        memory_only: Sequence[int] = (),
+        distance: Sequence[Sequence[int]] | None = None,
+        kernel: str = "6.7",
+        with_: Sequence[str] = (),
+        without: Sequence[str] = (),
+        seed: int = 0,
+        lockdep: bool = False,
+    ) -> None:
+        sizes = _node_pages(parse_size(memory), nodes)
+        total = sum(sizes) << 12
+        if not MIN_MEMORY <= total <= MAX_MEMORY:
+            raise BadInput(f"a machine of {total} bytes: between 8 MiB and 16 TiB are possible")
+        features = resolve(kernel, with_=with_, without=without)
+        topology = Topology(sizes, cpus, memory_only=memory_only, distance=distance)
+        self.kernel = Kernel(Ram(total), topology, features, seed=seed, lockdep=lockdep)
+
+    def spawn(self, name: str = "proc") -> Process:
+        """A process without a program, driven by system calls: no ASLR, 8 MiB stack area, empty heap at 0x800000000."""
+        return Process.spawn(self.kernel, name)
+
+    def check(self) -> None:
+        """Check every invariant. Raises InvariantBroken."""
+        self.kernel.check()
+
+    def close(self) -> None:
+        """End all tasks. The machine can not be used afterwards."""
+        self.kernel.sched.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

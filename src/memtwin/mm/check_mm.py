@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Recomputes what the address spaces keep incrementally: counters from areas, RSS and mapcounts from the page tables themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from memtwin.hw.paging import ENTRIES, PFN_MASK, PGD_SHIFT, PMD_SHIFT, PRESENT, PROT_NONE, PSE, PUD_SHIFT, SPECIAL
+from memtwin.mm.check import require
+from memtwin.mm.context import MmContext
+from memtwin.mm.mm_types import VM_ACCOUNT, MmStruct, vm_get_page_prot
+from memtwin.mm.page import PG_ANON, PG_TABLE
+
+__all__ = ["check_address_spaces"]
+
+
+class _Totals:
+    """What all tables of the machine add up to."""
+
+    def __init__(self) -> None:
+        self.mapped: list[npt.NDArray[np.int64]] = []  #: frames of all counted entries
+        self.tables: dict[int, int] = {}  #: table frame -> mm id
+        self.committed = 0
+        self.anon_users: dict[int, int] = {}
+        self.file_users: dict[int, int] = {}
+
+
+def check_address_spaces(ctx: MmContext) -> None:
+    """Raises InvariantBroken naming the first counter that disagrees."""
+    totals = _Totals()
+    for mm in ctx.mms.values():
+        _check_areas(mm, totals)
+        _check_tables(ctx, mm, totals)
+    require(ctx.committed == totals.committed, f"Committed_AS is {ctx.committed} pages, areas say {totals.committed}")
+    for anon_id, anon_vma in ctx.anon_vmas.items():
+        users = totals.anon_users.get(anon_id, 0)
+        require(anon_vma.users == users, f"anon_vma {anon_id} counts {anon_vma.users} areas, there are {users}")
+    for mapping_id, mapping in ctx.mappings.items():
+        users = totals.file_users.get(mapping_id, 0)
+        require(mapping.i_mmap == users, f"mapping {mapping_id} counts {mapping.i_mmap} areas, there are {users}")
+    _check_pages(ctx, totals)
+
+
+def _check_areas(mm: MmStruct, totals: _Totals) -> None:
+    mm.mm_mt.check()
+    areas = mm.areas()
+    require(len(areas) == mm.map_count, f"mm {mm.id}: map_count {mm.map_count}, {len(areas)} areas")
+    scratch = MmStruct.__new__(MmStruct)
+    scratch.total_vm = scratch.data_vm = scratch.exec_vm = scratch.stack_vm = 0
+    end = 0
+    for vma in areas:
+        require(end <= vma.start < vma.end, f"mm {mm.id}: {vma!r} overlaps or is empty")
+        require(vma.page_prot == vm_get_page_prot(vma.flags), f"mm {mm.id}: page_prot of {vma!r}")
+        require(mm.mm_mt.load(vma.start) is vma and mm.mm_mt.load(vma.end - 1) is vma, f"mm {mm.id}: tree at {vma!r}")
+        end = vma.end
+        scratch.vm_stat_account(vma.flags, vma.pages)
+        if vma.flags & VM_ACCOUNT:
+            totals.committed += vma.pages
+        if vma.anon_vma is not None:
+            totals.anon_users[vma.anon_vma.id] = totals.anon_users.get(vma.anon_vma.id, 0) + 1
+        if vma.file is not None:
+            mapping_id = vma.file.mapping.id
+            totals.file_users[mapping_id] = totals.file_users.get(mapping_id, 0) + 1
+    for name in ("total_vm", "data_vm", "exec_vm", "stack_vm"):
+        kept, true = getattr(mm, name), getattr(scratch, name)
+        require(kept == true, f"mm {mm.id}: {name} is {kept}, areas say {true}")
+
+
+def _tables(ctx: MmContext, mm: MmStruct) -> Iterator[tuple[int, int, int]]:
+    """(frame, shift of what one entry covers, first address) of every table below the top, parents first."""
+    stack = [(mm.pgd, PGD_SHIFT, 0)]
+    while stack:
+        table, shift, base = stack.pop()
+        if shift != PGD_SHIFT:
+            yield table, shift, base
+        if shift == 12:
+            continue
+        entries = ctx.ram.frames[table][: ENTRIES // 2 if shift == PGD_SHIFT else ENTRIES]
+        for i in np.flatnonzero(entries & np.uint64(PRESENT)).tolist():
+            entry = int(entries[i])
+            if not (entry & PSE and shift in (PUD_SHIFT, PMD_SHIFT)):
+                stack.append(((entry & PFN_MASK) >> 12, shift - 9, base + (i << shift)))
+
+
+def _check_tables(ctx: MmContext, mm: MmStruct, totals: _Totals) -> None:
+    count = 0
+    leaves: dict[int, int] = {}
+    rss = {"rss_anon": 0, "rss_file": 0, "rss_shmem": 0}
+    for table, shift, base in _tables(ctx, mm):
+        count += 1
+        require(table not in totals.tables, f"mm {mm.id}: table frame {table:#x} is used twice")
+        require(bool(ctx.pages.flags[table] & PG_TABLE), f"mm {mm.id}: frame {table:#x} is no page table")
+        totals.tables[table] = mm.id
+        entries = ctx.ram.frames[table]
+        used = int(np.count_nonzero(entries))
+        kept = ctx.pages.private[table]
+        require(kept == used, f"mm {mm.id}: table {table:#x} at {base:#x} counts {kept} entries, has {used}")
+        if shift == 12:
+            leaves[base >> PMD_SHIFT] = table << 9
+            _count_leaf(ctx, mm, base, entries, rss, totals)
+    require(leaves == mm.pte_tables, f"mm {mm.id}: cache of last-level tables is stale")
+    require(mm.pgtables_bytes == count * 4096, f"mm {mm.id}: pgtables_bytes {mm.pgtables_bytes}, {count} tables")
+    for name, true in rss.items():
+        require(getattr(mm, name) == true, f"mm {mm.id}: {name} is {getattr(mm, name)}, the tables say {true}")
+
+
+def _count_leaf(
+    ctx: MmContext,
+    mm: MmStruct,
+    base: int,
+    entries: npt.NDArray[np.uint64],
+    rss: dict[str, int],
+    totals: _Totals,
+) -> None:
+    index = np.flatnonzero(entries)
+    for first in (index[:1].tolist(), index[-1:].tolist()):
+        for i in first:
+            addr = base + (i << 12)
+            require(mm.mm_mt.load(addr) is not None, f"mm {mm.id}: an entry at {addr:#x}, where no area is")
+    mapped = entries[((entries & np.uint64(PRESENT | PROT_NONE)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)]
+    pfns = ((mapped & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+    totals.mapped.append(pfns)
+    anon = (ctx.pages.vec.flags[pfns] & np.uint32(PG_ANON)) != 0
+    rss["rss_anon"] += int(np.count_nonzero(anon))
+    for pfn in pfns[~anon].tolist():
+        mapping = ctx.mappings.get(ctx.pages.mapping[pfn])
+        require(mapping is not None, f"mm {mm.id}: frame {pfn:#x} is mapped and belongs to nobody")
+        assert mapping is not None
+        rss["rss_shmem" if mapping.shmem else "rss_file"] += 1
+
+
+def _check_pages(ctx: MmContext, totals: _Totals) -> None:
+    vec = ctx.pages.vec
+    mapped = np.concatenate(totals.mapped) if totals.mapped else np.empty(0, dtype=np.int64)
+    pfns, counts = np.unique(mapped, return_counts=True)
+    wrong = np.flatnonzero(vec.mapcount[pfns] != counts)
+    if len(wrong):
+        pfn, count = int(pfns[wrong[0]]), int(counts[wrong[0]])
+        require(False, f"frame {pfn:#x} is mapped {count} times, its mapcount says {ctx.pages.mapcount[pfn]}")
+    anon = pfns[(vec.flags[pfns] & np.uint32(PG_ANON)) != 0]
+    nr_anon = sum(stat.nr_anon_pages for stat in ctx.node_stats)
+    require(nr_anon == len(anon), f"nr_anon_pages is {nr_anon}, {len(anon)} anonymous pages are mapped")
+    nr_mapped = sum(stat.nr_mapped for stat in ctx.node_stats)
+    files = len(pfns) - len(anon)
+    require(nr_mapped == files, f"nr_mapped is {nr_mapped}, {files} file pages are mapped")
+    cached = sum(len(mapping.folios) for mapping in ctx.mappings.values())
+    nr_file = sum(stat.nr_file_pages for stat in ctx.node_stats)
+    require(nr_file == cached, f"nr_file_pages is {nr_file}, the mappings hold {cached}")
+    nr_tables = sum(stat.nr_page_table_pages for stat in ctx.node_stats)
+    tables = len(totals.tables) + len(ctx.mms)
+    require(nr_tables == tables, f"nr_page_table_pages is {nr_tables}, there are {tables} tables")

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What every part of memory management shares: the allocators, counters and caches of one machine.
+
+Linux keeps these in globals; memtwin has none (architecture, section 4), so an address space carries a reference to its
+machine's context instead.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from memtwin.mm.page import PG_RESERVED
+
+if TYPE_CHECKING:
+    from memtwin.changes import Features
+    from memtwin.events.tracepoint import Tracepoints
+    from memtwin.hw.numa import Topology
+    from memtwin.hw.ram import Ram
+    from memtwin.hw.tlb import Tlb
+    from memtwin.hw.work import Work
+    from memtwin.mm.filemap import AddressSpace
+    from memtwin.mm.mm_types import MmStruct
+    from memtwin.mm.page import PageArrays
+    from memtwin.mm.page_alloc import PageAllocator
+    from memtwin.mm.page_table import PageTables
+    from memtwin.mm.rmap import AnonVma
+    from memtwin.mm.slab import KmemCache, SlabAllocator
+    from memtwin.mm.vmstat import NodeStat, VmEvents
+    from memtwin.sched import Scheduler
+
+__all__ = ["FaultStats", "MmContext"]
+
+
+class FaultStats:
+    """How page faults were resolved, by kind; told in the summary of a run."""
+
+    __slots__ = (
+        "anon_write",
+        "anon_zero",
+        "cow",
+        "file_read",
+        "oom",
+        "shared_file",
+        "sigbus",
+        "sigsegv",
+        "spurious",
+        "stack_growth",
+        "wp_copy",
+        "wp_reuse",
+    )
+
+    def __init__(self) -> None:
+        for name in self.__slots__:
+            setattr(self, name, 0)
+
+    anon_write: int  #: first write to anonymous memory: a new page
+    anon_zero: int  #: first read of anonymous memory: the zero page
+    cow: int  #: first write to a private file mapping, page not mapped before
+    file_read: int  #: read of a file mapping
+    oom: int
+    shared_file: int  #: write to a shared mapping
+    sigbus: int
+    sigsegv: int
+    spurious: int  #: the entry permitted the access already
+    stack_growth: int
+    wp_copy: int  #: write to a read-only page: copied
+    wp_reuse: int  #: write to a read-only page: made writable
+
+    def as_dict(self) -> dict[str, int]:
+        """Kinds that occurred, by name."""
+        return {name: getattr(self, name) for name in self.__slots__ if getattr(self, name)}
+
+
+class MmContext:
+    """Everything one machine's memory management owns besides the address spaces themselves."""
+
+    __slots__ = (
+        "_node_ends",
+        "anon_vma_cache",
+        "anon_vmas",
+        "committed",
+        "events",
+        "fault_stats",
+        "features",
+        "maple_cache",
+        "mapping_ids",
+        "mappings",
+        "max_map_count",
+        "mm_cache",
+        "mm_ids",
+        "mmap_min_addr",
+        "mms",
+        "node_stats",
+        "overcommit_memory",
+        "page_alloc",
+        "pages",
+        "pt",
+        "ram",
+        "sched",
+        "slab",
+        "tlb",
+        "topology",
+        "trace",
+        "vma_cache",
+        "work",
+        "zero_pfn",
+    )
+
+    def __init__(
+        self,
+        *,
+        ram: Ram,
+        topology: Topology,
+        pages: PageArrays,
+        page_alloc: PageAllocator,
+        pt: PageTables,
+        slab: SlabAllocator,
+        tlb: Tlb,
+        sched: Scheduler,
+        features: Features,
+        work: Work,
+        events: VmEvents,
+        node_stats: list[NodeStat],
+        trace: Tracepoints,
+        zero_pfn: int,
+    ) -> None:
+        self.ram = ram
+        self.topology = topology
+        self.pages = pages
+        self.page_alloc = page_alloc
+        self.pt = pt
+        self.slab = slab
+        self.tlb = tlb
+        self.sched = sched
+        self.features = features
+        self.work = work
+        self.events = events
+        self.node_stats = node_stats
+        self.trace = trace
+        self.zero_pfn = zero_pfn
+        self.fault_stats = FaultStats()
+        self._node_ends = np.array([node.end_pfn for node in topology.nodes], dtype=np.int64)
+        # Object sizes as /proc/slabinfo of 6.7 and 6.18 shows them.
+        self.mm_cache: KmemCache = slab.kmem_cache_create("mm_struct", 1408)
+        self.vma_cache: KmemCache = slab.kmem_cache_create("vm_area_struct", 192, account=True)
+        self.anon_vma_cache: KmemCache = slab.kmem_cache_create("anon_vma", 104, account=True)
+        self.maple_cache: KmemCache = slab.kmem_cache_create("maple_node", 256)
+        self.mms: dict[int, MmStruct] = {}
+        self.mm_ids = 0
+        self.anon_vmas: dict[int, AnonVma] = {}
+        self.mappings: dict[int, AddressSpace] = {}
+        #: Last id given to an anon_vma or file mapping; both share one space because ``pages.mapping`` holds either.
+        self.mapping_ids = 0
+        #: Pages promised to address spaces (Committed_AS).
+        self.committed = 0
+        self.overcommit_memory = 0
+        self.max_map_count = 65530
+        #: Lowest address for hints and searches: max(sysctl, LSM_MMAP_MIN_ADDR) (spec R7).
+        self.mmap_min_addr = 65536
+
+    def count_anon(self, pfns: npt.NDArray[np.int64], sign: int) -> None:
+        """Add the frames to (``sign`` 1) or take them off (-1) the ``nr_anon_pages`` gauges of their nodes."""
+        for nid, count in enumerate(self._per_node(pfns)):
+            self.node_stats[nid].nr_anon_pages += sign * count
+
+    def count_file_mapped(self, pfns: npt.NDArray[np.int64], sign: int) -> None:
+        """The same for ``nr_mapped``."""
+        for nid, count in enumerate(self._per_node(pfns)):
+            self.node_stats[nid].nr_mapped += sign * count
+
+    def _per_node(self, pfns: npt.NDArray[np.int64]) -> list[int]:
+        if len(self.node_stats) == 1:
+            return [len(pfns)]
+        return np.bincount(
+            np.searchsorted(self._node_ends, pfns, side="right"), minlength=len(self.node_stats)
+        ).tolist()
+
+    def node_stat(self, pfn: int) -> NodeStat:
+        """The gauges of the node that owns frame ``pfn``."""
+        stats = self.node_stats
+        return stats[0] if len(stats) == 1 else stats[self.topology.pfn_to_nid(pfn)]
+
+    def map_zero_page(self) -> None:
+        """Mark the frame every first read maps: reserved, never counted, all zero."""
+        self.pages.flags[self.zero_pfn] |= PG_RESERVED

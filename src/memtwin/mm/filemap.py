@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""File pages (Linux: mm/filemap.c), as far as mapped programs need them before the page cache is built.
+
+A mapping keeps its pages while any area maps it and drops them with the last one; there is no readahead and no writeback.
+Invariants: every page in ``folios`` carries the mapping's id and its index, and one reference for being there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE, ZERO
+from memtwin.mm.context import MmContext
+from memtwin.mm.page import PG_DIRTY, PG_UPTODATE
+
+__all__ = ["AddressSpace"]
+
+
+class AddressSpace:
+    """The pages of one file.
+
+    ``read_folio(index)`` returns up to 4096 bytes of the file's content (less at its end); ``size()`` the length in bytes;
+    ``shmem`` says that the pages count as shared memory (an anonymous shared object). ``i_mmap``: number of areas that map it.
+    """
+
+    __slots__ = ("_read_folio", "folios", "i_mmap", "id", "shmem", "size")
+
+    def __init__(self, read_folio: Callable[[int], bytes], size: Callable[[], int], *, shmem: bool = False) -> None:
+        self._read_folio = read_folio
+        self.size = size
+        self.shmem = shmem
+        self.id = 0
+        self.i_mmap = 0
+        self.folios: dict[int, int] = {}
+
+    def mapped(self, ctx: MmContext) -> None:
+        """One more area maps this file."""
+        if not self.id:
+            ctx.mapping_ids += 1
+            self.id = ctx.mapping_ids
+        ctx.mappings[self.id] = self
+        self.i_mmap += 1
+
+    def unmapped(self, ctx: MmContext) -> None:
+        """One area less; the last one drops the pages."""
+        self.i_mmap -= 1
+        if self.i_mmap:
+            return
+        pages = ctx.pages
+        for pfn in self.folios.values():
+            stat = ctx.node_stat(pfn)
+            stat.nr_file_pages -= 1
+            if self.shmem:
+                stat.nr_shmem -= 1
+            pages.flags[pfn] = 0
+            pages.mapping[pfn] = 0
+            ctx.page_alloc.put_page(pfn)
+        self.folios.clear()
+        del ctx.mappings[self.id]
+
+    def get_folio(self, ctx: MmContext, index: int) -> int:
+        """The page at ``index``, read if it is not there; its pfn, or 0 without memory. The cache keeps the only new reference."""
+        pfn = self.folios.get(index)
+        if pfn is not None:
+            return pfn
+        pfn = ctx.page_alloc.alloc_pages(GFP_HIGHUSER_MOVABLE | ZERO)
+        if not pfn:
+            return 0
+        data = self._read_folio(index)
+        if data:
+            start = pfn << 12
+            ctx.ram.mem[start : start + len(data)] = data
+            ctx.pages.nonzero[pfn] = 1
+        pages = ctx.pages
+        pages.flags[pfn] = PG_UPTODATE | (PG_DIRTY if self.shmem else 0)
+        pages.mapping[pfn] = self.id
+        pages.index[pfn] = index
+        stat = ctx.node_stat(pfn)
+        stat.nr_file_pages += 1
+        if self.shmem:
+            stat.nr_shmem += 1
+        self.folios[index] = pfn
+        return pfn

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Populating a range ahead of use (Linux: mm/gup.c, MADV_POPULATE_* in mm/madvise.c).
+
+Empty entries of private anonymous areas are filled whole tables at a time; every other entry takes the fault path page by page.
+The result is the same as touching every page, ascending: pages, counters, faults counted.
+"""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+
+from memtwin.errors import InvariantBroken
+from memtwin.hw.paging import DIRTY, NX, PRESENT, RW, SPECIAL
+from memtwin.mm.memory import (
+    ANON_FLAGS,
+    GFP_ANON,
+    VM_FAULT_OOM,
+    VM_FAULT_SIGBUS,
+    fault_is_permitted,
+    handle_mm_fault,
+)
+from memtwin.mm.mm_types import MmStruct, VmArea
+from memtwin.mm.page_table import LeafRows
+from memtwin.mm.rmap import anon_vma_prepare
+from memtwin.mm.vma import areas_in
+
+__all__ = ["faultin_page_range"]
+
+
+def faultin_page_range(mm: MmStruct, start: int, end: int, *, write: bool) -> int:
+    """Have every page of [start, end) present, writable if ``write``; the number of faults taken.
+
+    Precondition: ``mmap_lock`` held for reading. Raises OSError ENOMEM (a hole, or no memory), EINVAL (the area forbids the
+    access), EFAULT (SIGBUS); what precedes the error stays populated.
+    """
+    faults = 0
+    position = start
+    for vma in areas_in(mm, start, end):
+        if vma.start > position:
+            break
+        stop = min(vma.end, end)
+        if not fault_is_permitted(vma, write, False):
+            raise OSError(errno.EINVAL, "populate: the area does not permit the access")
+        faults += _populate_area(mm, vma, max(vma.start, start), stop, write)
+        position = stop
+    if position < end:
+        raise OSError(errno.ENOMEM, f"populate: nothing is mapped at {position:#x}")
+    return faults
+
+
+def _populate_area(mm: MmStruct, vma: VmArea, start: int, end: int, write: bool) -> int:
+    ctx = mm.ctx
+    filler = _Populate(mm, vma, write)
+    if not ctx.pt.pte_alloc_range(mm, start, end):
+        raise OSError(errno.ENOMEM, "populate: no memory for page tables")
+    if write and vma.file is None and not anon_vma_prepare(ctx, vma):
+        raise OSError(errno.ENOMEM, "populate: no memory for an anon_vma")
+    try:
+        ctx.pt.walk_range(mm, start, end, filler)
+    finally:
+        ctx.events.pgfault += filler.faults
+    return filler.faults
+
+
+class _Populate:
+    """Fills empty entries (a :class:`~memtwin.mm.page_table.RangeOp`). ``faults`` counts the pages that needed one."""
+
+    __slots__ = ("_bulk", "_mm", "_vma", "_write", "faults")
+
+    def __init__(self, mm: MmStruct, vma: VmArea, write: bool) -> None:
+        self._mm = mm
+        self._vma = vma
+        self._write = write
+        self._bulk = vma.file is None
+        self.faults = 0
+
+    def few(self, index: int, count: int, addr: int) -> None:
+        """A handful of entries of one table."""
+        q = self._mm.ctx.ram.q
+        needed = PRESENT | RW if self._write else PRESENT
+        for i in range(count):
+            if q[index + i] & needed != needed:
+                self._fault(addr + (i << 12))
+
+    def _fault(self, addr: int) -> None:
+        result = handle_mm_fault(self._mm, self._vma, addr, self._write)
+        if result & VM_FAULT_OOM:
+            raise OSError(errno.ENOMEM, "populate: no memory")
+        if result & VM_FAULT_SIGBUS:
+            raise OSError(errno.EFAULT, "populate: beyond the end of the file")
+        self.faults += 1
+
+    def rows(self, batch: LeafRows) -> None:
+        """Whole tables: empty entries in one step, then whatever still does not permit the access one by one."""
+        entries = batch.gather()
+        if self._bulk:
+            empty = entries == 0
+            count = int(np.count_nonzero(empty))
+            if count:
+                self._fill(batch, entries, empty, count)
+        needed = np.uint64(PRESENT | RW if self._write else PRESENT)
+        rest = (entries & needed) != needed
+        if rest.any():
+            for addr in batch.page_addr()[rest].tolist():
+                self._fault(addr)
+
+    def _fill(self, batch: LeafRows, entries: np.ndarray, empty: np.ndarray, count: int) -> None:
+        """Map ``count`` fresh pages (or the zero page) where ``empty`` says; stops short when memory runs out."""
+        mm, vma = self._mm, self._vma
+        ctx = mm.ctx
+        vec = ctx.pages.vec
+        if self._write:
+            pfns = ctx.page_alloc.alloc_bulk(GFP_ANON, count)
+            if len(pfns) < count:
+                # The rest is left to the fault path, which reclaims and finally fails with the right errno.
+                empty.ravel()[np.flatnonzero(empty)[len(pfns) :]] = False
+                count = len(pfns)
+            assert vma.anon_vma is not None
+            entries[empty] = (pfns.astype(np.uint64) << np.uint64(12)) | np.uint64(vma.page_prot | DIRTY | RW)
+            vec.flags[pfns] = ANON_FLAGS
+            vec.mapcount[pfns] = 1
+            vec.mapping[pfns] = vma.anon_vma.id
+            vec.index[pfns] = ((batch.page_addr()[empty] - vma.start) >> 12) + vma.pgoff
+            mm.rss_anon += count
+            ctx.count_anon(pfns, 1)
+            ctx.fault_stats.anon_write += count
+            if not vma.page_prot & NX:
+                for pfn in pfns.tolist():
+                    ctx.tlb.note_executable(pfn)
+        else:
+            entries[empty] = np.uint64(ctx.zero_pfn << 12 | vma.page_prot | SPECIAL)
+            ctx.fault_stats.anon_zero += count
+        batch.scatter(entries)
+        vec.private[batch.table] += np.count_nonzero(empty, axis=1).astype(np.uint64)
+        ctx.work.ptes += count
+        self.faults += count
+
+    def huge(self, index: int, order: int, addr: int) -> None:
+        """No area maps huge leaves yet."""
+        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")

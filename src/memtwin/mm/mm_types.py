@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The address space and its areas (Linux: include/linux/mm_types.h, mm.h; spec R1).
+
+Lock order: ``mmap_lock``, then ``page_table_lock``, then the zone lock inside the page allocator. Fields say what protects them.
+Invariants, recomputed by ``mm/check_mm.py``: areas do not overlap; ``map_count`` counts them; the ``*_vm`` counters are sums over the
+areas; the ``rss_*`` counters are sums over the page tables.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from memtwin.hw import paging
+
+if TYPE_CHECKING:
+    from memtwin.hw.tlb import MmTlb
+    from memtwin.lib.maple_tree import MapleTree
+    from memtwin.mm.context import MmContext
+    from memtwin.mm.filemap import AddressSpace
+    from memtwin.mm.rmap import AnonVma
+    from memtwin.sched import Rwsem, SpinLock
+
+__all__ = ["MappedFile", "MmStruct", "VmArea", "vm_get_page_prot"]
+
+VM_READ: Final = 0x1
+VM_WRITE: Final = 0x2
+VM_EXEC: Final = 0x4
+VM_SHARED: Final = 0x8
+VM_MAYREAD: Final = 0x10
+VM_MAYWRITE: Final = 0x20
+VM_MAYEXEC: Final = 0x40
+VM_MAYSHARE: Final = 0x80
+VM_GROWSDOWN: Final = 0x100
+VM_UFFD_MISSING: Final = 0x200
+VM_PFNMAP: Final = 0x400
+VM_UFFD_WP: Final = 0x1000
+VM_LOCKED: Final = 0x2000
+VM_IO: Final = 0x4000
+VM_SEQ_READ: Final = 0x8000
+VM_RAND_READ: Final = 0x10000
+VM_DONTCOPY: Final = 0x20000
+VM_DONTEXPAND: Final = 0x40000
+VM_LOCKONFAULT: Final = 0x80000
+VM_ACCOUNT: Final = 0x100000
+VM_NORESERVE: Final = 0x200000
+VM_HUGETLB: Final = 0x400000
+VM_SYNC: Final = 0x800000
+VM_WIPEONFORK: Final = 0x2000000
+VM_DONTDUMP: Final = 0x4000000
+VM_SOFTDIRTY: Final = 0x8000000
+VM_MIXEDMAP: Final = 0x10000000
+VM_HUGEPAGE: Final = 0x20000000
+VM_NOHUGEPAGE: Final = 0x40000000
+VM_MERGEABLE: Final = 0x80000000
+VM_UFFD_MINOR: Final = 1 << 38
+
+VM_ACCESS_FLAGS: Final = VM_READ | VM_WRITE | VM_EXEC
+VM_SPECIAL: Final = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP
+
+#: Pages kept free below a growing-down area (Linux: stack_guard_gap, default of the boot parameter).
+STACK_GUARD_PAGES: Final = 256
+
+
+def vm_get_page_prot(flags: int) -> int:
+    """Page-table bits for an area with these VM_* flags, as a fresh mapping gets them.
+
+    A private writable area yields read-only entries: the write fault decides between reuse and copy. On x86 write-only areas
+    are readable and execute-only areas are readable too.
+    """
+    if not flags & VM_ACCESS_FLAGS:
+        return paging.PROT_NONE | paging.ACCESSED | paging.NX
+    prot = paging.PRESENT | paging.USER | paging.ACCESSED
+    if flags & VM_WRITE and flags & VM_SHARED:
+        prot |= paging.RW
+    if not flags & VM_EXEC:
+        prot |= paging.NX
+    return prot
+
+
+class MappedFile(Protocol):
+    """What the file system gives to ``do_mmap``: an open file."""
+
+    @property
+    def mapping(self) -> AddressSpace:
+        """The page cache of its inode."""
+
+    @property
+    def path(self) -> str:
+        """Name shown in /proc/PID/maps."""
+
+    @property
+    def dev(self) -> tuple[int, int]:
+        """Device (major, minor)."""
+
+    @property
+    def ino(self) -> int:
+        """Inode number."""
+
+    @property
+    def writable(self) -> bool:
+        """Whether it was opened for writing."""
+
+
+class VmArea:
+    """One area [``start``, ``end``) of an address space. All fields are protected by ``mm.mmap_lock``.
+
+    ``pgoff``: page offset of ``start`` in the file, or ``start / 4096`` for private anonymous memory; ``page_prot``: what
+    :func:`vm_get_page_prot` says for ``flags``; ``addr``: address of the object in its cache.
+    """
+
+    __slots__ = ("addr", "anon_vma", "end", "file", "flags", "mm", "page_prot", "pgoff", "start")
+
+    def __init__(
+        self, mm: MmStruct, addr: int, start: int, end: int, flags: int, pgoff: int, file: MappedFile | None = None
+    ) -> None:
+        self.mm = mm
+        self.addr = addr
+        self.start = start
+        self.end = end
+        self.flags = flags
+        self.pgoff = pgoff
+        self.file = file
+        self.page_prot = vm_get_page_prot(flags)
+        self.anon_vma: AnonVma | None = None
+
+    @property
+    def pages(self) -> int:
+        """Length in pages."""
+        return (self.end - self.start) >> 12
+
+    def linear_page_index(self, addr: int) -> int:
+        """Page offset of ``addr`` in the file or in the anonymous object."""
+        return ((addr - self.start) >> 12) + self.pgoff
+
+    def __repr__(self) -> str:
+        rwx = "".join(c if self.flags & bit else "-" for c, bit in (("r", VM_READ), ("w", VM_WRITE), ("x", VM_EXEC)))
+        return f"<VmArea {self.start:x}-{self.end:x} {rwx}{'s' if self.flags & VM_MAYSHARE else 'p'}>"
+
+
+class MmStruct:
+    """One address space.
+
+    ``pgd``: frame of the top-level table. ``pte_tables``: ``addr >> 21`` to the index in ``ram.q`` of the first entry of the
+    page table covering it; a cache of the real tables, kept by ``mm/page_table.py`` alone (protected by ``page_table_lock``).
+    ``rss_*``, ``pgtables_bytes``: protected by ``page_table_lock``. ``*_vm``: pages, protected by ``mmap_lock``.
+    """
+
+    __slots__ = (
+        "addr",
+        "arg_end",
+        "arg_start",
+        "brk",
+        "ctx",
+        "data_vm",
+        "end_code",
+        "end_data",
+        "env_end",
+        "env_start",
+        "exec_vm",
+        "hiwater_rss",
+        "hiwater_vm",
+        "id",
+        "locked_vm",
+        "map_count",
+        "mm_mt",
+        "mmap_base",
+        "mmap_lock",
+        "page_table_lock",
+        "pgd",
+        "pgtables_bytes",
+        "pte_tables",
+        "rss_anon",
+        "rss_file",
+        "rss_shmem",
+        "rss_swap",
+        "stack_limit",
+        "stack_vm",
+        "start_brk",
+        "start_code",
+        "start_data",
+        "start_stack",
+        "task_size",
+        "tlb",
+        "total_vm",
+    )
+
+    def __init__(
+        self,
+        ctx: MmContext,
+        mm_id: int,
+        addr: int,
+        pgd: int,
+        mm_mt: MapleTree,
+        mmap_lock: Rwsem,
+        page_table_lock: SpinLock,
+        tlb: MmTlb,
+    ) -> None:
+        self.ctx = ctx
+        self.id = mm_id
+        self.addr = addr
+        self.pgd = pgd
+        self.mm_mt = mm_mt
+        self.mmap_lock = mmap_lock
+        self.page_table_lock = page_table_lock
+        self.tlb = tlb
+        self.pte_tables: dict[int, int] = {}
+        self.task_size = paging.TASK_SIZE
+        self.mmap_base = 0
+        self.stack_limit = 8 << 20
+        self.map_count = 0
+        self.total_vm = self.data_vm = self.exec_vm = self.stack_vm = self.locked_vm = 0
+        self.rss_anon = self.rss_file = self.rss_shmem = self.rss_swap = 0
+        self.hiwater_rss = self.hiwater_vm = 0
+        self.pgtables_bytes = 0
+        self.start_code = self.end_code = self.start_data = self.end_data = 0
+        self.start_brk = self.brk = self.start_stack = 0
+        self.arg_start = self.arg_end = self.env_start = self.env_end = 0
+
+    @property
+    def rss(self) -> int:
+        """Resident set in pages: anonymous + file + shmem."""
+        return self.rss_anon + self.rss_file + self.rss_shmem
+
+    def areas(self) -> list[VmArea]:
+        """All areas, ascending."""
+        return list(self.mm_mt.entries())
+
+    def vm_stat_account(self, flags: int, pages: int) -> None:
+        """Add ``pages`` (negative to subtract) to the ``*_vm`` counters an area with ``flags`` belongs to (spec R9)."""
+        self.total_vm += pages
+        if flags & VM_GROWSDOWN:
+            self.stack_vm += pages
+        elif flags & VM_EXEC and not flags & VM_WRITE:
+            self.exec_vm += pages
+        elif flags & VM_WRITE and not flags & VM_SHARED:
+            self.data_vm += pages

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Page tables: walking, allocating, freeing, and the one iterator that all work on ranges goes through (architecture, section 3).
+
+The tables are real x86-64 tables in simulated RAM. A table's frame carries PG_TABLE; ``pages.private`` of it counts its
+non-empty entries. ``mm.pte_tables`` caches where each last-level table is; only this module changes it.
+
+A range operation is an object with three methods (:class:`RangeOp`): ``few`` for a handful of entries, as plain code on
+single words (below about 40 entries that is faster than NumPy, measured), ``rows`` for batches of whole tables, ``huge``
+for leaves above the last level. :func:`PageTables.walk_range` decides which one to call; callers do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from memtwin.errors import InvariantBroken
+from memtwin.hw.paging import ENTRIES, PFN_MASK, PGD_SHIFT, PMD_SHIFT, PRESENT, PSE, PUD_SHIFT, TABLE_FLAGS
+from memtwin.hw.ram import Ram
+from memtwin.hw.work import Work
+from memtwin.lib.gfp_types import GFP_KERNEL_ACCOUNT, ZERO
+from memtwin.mm.mm_types import MmStruct
+from memtwin.mm.page import PG_TABLE, PageArrays
+from memtwin.mm.page_alloc import PageAllocator
+from memtwin.mm.vmstat import NodeStat
+
+__all__ = ["LeafRows", "PageTables", "RangeOp"]
+
+GFP_PGTABLE: Final = GFP_KERNEL_ACCOUNT | ZERO
+#: Up to this many entries scalar code is faster than NumPy (measured crossover 32-64).
+FEW: Final = 40
+#: Tables gathered at once: 256 rows are 1 MiB of entries, which stays in the host's second-level cache.
+BATCH_ROWS: Final = 256
+_LAST: Final = ENTRIES - 1
+
+
+class LeafRows:
+    """A batch of last-level tables: ``n`` rows of entries ``[lo, hi)``, the same columns in each.
+
+    ``addr`` int64[n]: virtual address of entry 0 of each row; ``table`` int64[n]: frame of each table.
+    """
+
+    __slots__ = ("_ram", "addr", "hi", "lo", "table")
+
+    def __init__(
+        self, ram: Ram, addr: npt.NDArray[np.int64], table: npt.NDArray[np.int64], lo: int = 0, hi: int = ENTRIES
+    ) -> None:
+        self._ram = ram
+        self.addr = addr
+        self.table = table
+        self.lo = lo
+        self.hi = hi
+
+    def gather(self) -> npt.NDArray[np.uint64]:
+        """The entries as a fresh uint64[n, hi - lo]."""
+        if len(self.table) == 1:
+            return self._ram.frames[self.table[0], self.lo : self.hi].reshape(1, -1).copy()
+        return self._ram.frames[self.table, self.lo : self.hi]
+
+    def scatter(self, entries: npt.NDArray[np.uint64]) -> None:
+        """Write entries of the shape that :meth:`gather` returned."""
+        self._ram.frames[self.table, self.lo : self.hi] = entries
+
+    def page_addr(self) -> npt.NDArray[np.int64]:
+        """Virtual address of every entry, int64[n, hi - lo]."""
+        return self.addr[:, None] + (np.arange(self.lo, self.hi, dtype=np.int64) << 12)
+
+
+class RangeOp(Protocol):
+    """What is done to the leaves of a range."""
+
+    def few(self, index: int, count: int, addr: int) -> None:
+        """``count`` entries from ``ram.q[index]`` on, all in one table, the first mapping ``addr``."""
+
+    def rows(self, batch: LeafRows) -> None:
+        """Whole or partial tables."""
+
+    def huge(self, index: int, order: int, addr: int) -> None:
+        """The leaf ``ram.q[index]`` maps ``4096 << order`` bytes at ``addr``; it may reach beyond the range."""
+
+
+class PageTables:
+    """Allocation and walking of page tables; one object a machine."""
+
+    __slots__ = ("_alloc", "_node_stats", "_pages", "_pfn_to_nid", "_q", "_ram", "_work", "kernel_entries")
+
+    def __init__(
+        self,
+        ram: Ram,
+        pages: PageArrays,
+        alloc: PageAllocator,
+        node_stats: list[NodeStat],
+        pfn_to_nid: Callable[[int], int],
+        work: Work,
+    ) -> None:
+        self._ram = ram
+        self._q = ram.q
+        self._pages = pages
+        self._alloc = alloc
+        self._node_stats = node_stats
+        self._pfn_to_nid = pfn_to_nid
+        self._work = work
+        #: Top-level entries (index, value) that every address space shares: the CPU's supervisor page.
+        self.kernel_entries: list[tuple[int, int]] = []
+
+    # -- tables ---------------------------------------------------------------------------------------------------
+
+    def _table_alloc(self) -> int:
+        pfn = self._alloc.alloc_pages(GFP_PGTABLE)
+        if pfn:
+            self._pages.flags[pfn] |= PG_TABLE
+            self._node_stats[self._pfn_to_nid(pfn)].nr_page_table_pages += 1
+        return pfn
+
+    def _table_free(self, pfn: int) -> None:
+        """Every entry of the table has been cleared, so its frame holds zeroes again."""
+        pages = self._pages
+        pages.flags[pfn] &= ~PG_TABLE
+        pages.private[pfn] = 0
+        self._node_stats[self._pfn_to_nid(pfn)].nr_page_table_pages -= 1
+        self._alloc.free_pages(pfn)
+
+    def pgd_alloc(self) -> int:
+        """A new top-level table with the entries all address spaces share; its frame, or 0 without memory."""
+        pfn = self._table_alloc()
+        if pfn:
+            for index, value in self.kernel_entries:
+                self._q[(pfn << 9) + index] = value
+        return pfn
+
+    def pgd_free(self, pfn: int) -> None:
+        """Free a top-level table whose user entries are all gone."""
+        for index, _ in self.kernel_entries:
+            self._q[(pfn << 9) + index] = 0
+        self._table_free(pfn)
+
+    def pte_alloc(self, mm: MmStruct, addr: int) -> int:
+        """Index in ``ram.q`` of entry 0 of the last-level table for ``addr``, allocating what is missing; 0 without memory."""
+        base = mm.pte_tables.get(addr >> PMD_SHIFT)
+        if base is not None:
+            return base
+        q = self._q
+        table = mm.pgd
+        for shift in (PGD_SHIFT, PUD_SHIFT, PMD_SHIFT):
+            index = (table << 9) + (addr >> shift & _LAST)
+            entry = q[index]
+            if not entry & PRESENT:
+                child = self._table_alloc()
+                if not child:
+                    return 0
+                q[index] = entry = child << 12 | TABLE_FLAGS
+                self._pages.private[table] += 1
+                mm.pgtables_bytes += 4096
+            elif entry & PSE and shift != PGD_SHIFT:
+                raise InvariantBroken(f"a page table asked for at {addr:#x}, where a huge leaf is")
+            table = (entry & PFN_MASK) >> 12
+        base = table << 9
+        mm.pte_tables[addr >> PMD_SHIFT] = base
+        return base
+
+    def pte_alloc_range(self, mm: MmStruct, start: int, end: int) -> bool:
+        """Have last-level tables for all of [start, end); False without memory (what was allocated stays, as in Linux)."""
+        addr = start >> PMD_SHIFT << PMD_SHIFT
+        while addr < end:
+            if not self.pte_alloc(mm, addr):
+                return False
+            addr += 1 << PMD_SHIFT
+        return True
+
+    def lookup(self, mm: MmStruct, addr: int) -> tuple[int, int]:
+        """The leaf entry that covers ``addr`` at any level, present or not: its index in ``ram.q`` and the shift of the level.
+
+        The shift is 12, 21 or 30; (0, 0) where a table is missing.
+        """
+        q = self._q
+        table = mm.pgd
+        for shift in (PGD_SHIFT, PUD_SHIFT, PMD_SHIFT):
+            index = (table << 9) + (addr >> shift & _LAST)
+            entry = q[index]
+            if not entry & PRESENT:
+                return 0, 0
+            if entry & PSE and shift != PGD_SHIFT:
+                return index, shift
+            table = (entry & PFN_MASK) >> 12
+        return (table << 9) + (addr >> 12 & _LAST), 12
+
+    # -- ranges ---------------------------------------------------------------------------------------------------
+
+    def walk_range(self, mm: MmStruct, start: int, end: int, op: RangeOp) -> None:
+        """Apply ``op`` to every leaf table and huge leaf of [start, end), ascending; places without tables are skipped."""
+        first_table, last_table = start >> PMD_SHIFT, (end - 1) >> PMD_SHIFT
+        if first_table == last_table:
+            count = (end - start) >> 12
+            base = mm.pte_tables.get(first_table)
+            if base is not None and count <= FEW:
+                op.few(base + (start >> 12 & _LAST), count, start)
+                return
+        addr = start
+        while addr < end:
+            stop = min((addr >> PUD_SHIFT) + 1 << PUD_SHIFT, end)
+            self._walk_pud(mm, addr, stop, op)
+            addr = stop
+
+    def _walk_pud(self, mm: MmStruct, start: int, end: int, op: RangeOp) -> None:
+        """[start, end) lies in one GiB: one middle table, whose entries are read in one slice."""
+        q = self._q
+        entry = q[(mm.pgd << 9) + (start >> PGD_SHIFT & _LAST)]
+        if not entry & PRESENT:
+            return
+        index = ((entry & PFN_MASK) >> 3) + (start >> PUD_SHIFT & _LAST)
+        entry = q[index]
+        if not entry & PRESENT:
+            return
+        if entry & PSE:
+            op.huge(index, 18, start >> PUD_SHIFT << PUD_SHIFT)
+            return
+        middle = (entry & PFN_MASK) >> 3
+        lo = start >> PMD_SHIFT & _LAST
+        hi = ((end - 1) >> PMD_SHIFT & _LAST) + 1
+        entries = self._ram.words[middle + lo : middle + hi]
+        addr0 = start >> PMD_SHIFT << PMD_SHIFT
+        present = np.flatnonzero(entries & np.uint64(PRESENT))
+        is_huge = (entries[present] & np.uint64(PSE)) != 0
+        if is_huge.any():
+            for i in present[is_huge].tolist():
+                op.huge(middle + lo + i, 9, addr0 + (i << PMD_SHIFT))
+            present = present[~is_huge]
+        self._rows(start, end, addr0, present, entries, op)
+
+    def _rows(
+        self,
+        start: int,
+        end: int,
+        addr0: int,
+        present: npt.NDArray[np.intp],
+        entries: npt.NDArray[np.uint64],
+        op: RangeOp,
+    ) -> None:
+        table = ((entries[present] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+        addr = addr0 + (present.astype(np.int64) << PMD_SHIFT)
+        first, last = 0, len(table)
+        if last and start > addr[0]:
+            self._partial(int(table[0]), int(addr[0]), start, min(end, int(addr[0]) + (1 << PMD_SHIFT)), op)
+            first = 1
+        tail = last > first and end < addr[last - 1] + (1 << PMD_SHIFT)
+        if tail:
+            last -= 1
+        for i in range(first, last, BATCH_ROWS):
+            stop = min(i + BATCH_ROWS, last)
+            op.rows(LeafRows(self._ram, addr[i:stop], table[i:stop]))
+        if tail:
+            self._partial(int(table[last]), int(addr[last]), int(addr[last]), end, op)
+
+    def _partial(self, table: int, row_addr: int, start: int, end: int, op: RangeOp) -> None:
+        lo, hi = (start - row_addr) >> 12, (end - row_addr) >> 12
+        if hi - lo <= FEW:
+            op.few((table << 9) + lo, hi - lo, start)
+        else:
+            op.rows(LeafRows(self._ram, np.array([row_addr]), np.array([table]), lo, hi))
+
+    # -- freeing --------------------------------------------------------------------------------------------------
+
+    def free_pgtables(self, mm: MmStruct, floor: int, ceiling: int) -> None:
+        """Free every table that lies wholly in the hole [floor, ceiling), whose leaves have been cleared."""
+        self._free_level(mm, mm.pgd, PGD_SHIFT, 0, floor, ceiling)
+
+    def _free_level(self, mm: MmStruct, table: int, shift: int, base: int, floor: int, ceiling: int) -> None:
+        """Free the children of ``table`` (whose entries cover ``1 << shift`` bytes, the first one ``base``) inside the hole."""
+        q, private = self._q, self._pages.private
+        span = 1 << shift
+        lo = max(floor - base, 0) >> shift
+        hi = min((ceiling - base + span - 1) >> shift, ENTRIES if shift != PGD_SHIFT else ENTRIES // 2)
+        row = table << 9
+        words = self._ram.words[row + lo : row + hi]
+        for i in np.flatnonzero(words & np.uint64(PRESENT)).tolist():
+            index = row + lo + i
+            entry = q[index]
+            if entry & PSE and shift != PGD_SHIFT:
+                continue
+            child = (entry & PFN_MASK) >> 12
+            addr = base + ((lo + i) << shift)
+            if shift > PMD_SHIFT:
+                self._free_level(mm, child, shift - 9, addr, floor, ceiling)
+            if addr >= floor and addr + span <= ceiling and not private[child]:
+                if shift == PMD_SHIFT:
+                    mm.pte_tables.pop(addr >> PMD_SHIFT, None)
+                q[index] = 0
+                private[table] -= 1
+                mm.pgtables_bytes -= 4096
+                self._table_free(child)
