@@ -1,19 +1,34 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Counters of memory management (Linux: mm/vmstat.c, include/linux/vm_event_item.h, mmzone.h).
 
-Events only grow and are machine-wide; node statistics are gauges of one node, zone statistics of one zone. The names are those
-of /proc/vmstat. Whoever changes the state changes the gauge in the same step; ``kernel.check()`` recomputes them.
+Events only grow and are machine-wide; node statistics are gauges of one node, zone statistics of one zone. The names
+are those of /proc/vmstat. Whoever changes the state changes the gauge in the same step; ``kernel.check()`` recomputes
+them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final, Protocol
+
 __all__ = ["NodeStat", "VmEvents"]
+
+ZONES: Final = ("dma", "dma32", "normal", "movable")
+
+
+class AllocationCounts(Protocol):
+    """What a zone counts: see :class:`memtwin.mm.zone.Zone`."""
+
+    zid: int
+    allocations: int
+    extra_pages: int
 
 
 class VmEvents:
     """Event counters, named as in /proc/vmstat; plain ``events.pgfault += 1``."""
 
     __slots__ = (
+        "_zones",
         "allocstall_dma",
         "allocstall_dma32",
         "allocstall_movable",
@@ -25,10 +40,6 @@ class VmEvents:
         "oom_kill",
         "pageoutrun",
         "pgactivate",
-        "pgalloc_dma",
-        "pgalloc_dma32",
-        "pgalloc_movable",
-        "pgalloc_normal",
         "pgdeactivate",
         "pgfault",
         "pgfree",
@@ -49,8 +60,42 @@ class VmEvents:
     )
 
     def __init__(self) -> None:
-        for name in self.__slots__:
+        self._zones: Sequence[AllocationCounts] = ()
+        for name in EVENTS:
             setattr(self, name, 0)
+
+    def attach_zones(self, zones: Sequence[AllocationCounts]) -> None:
+        """Let ``pgalloc_*`` be read from the zones, which count every allocation anyway."""
+        self._zones = zones
+
+    def pgalloc(self, zid: int) -> int:
+        """Pages allocated from the zones of number ``zid`` (0 DMA, 1 DMA32, 2 Normal, 3 Movable) of all nodes."""
+        return sum(zone.allocations + zone.extra_pages for zone in self._zones if zone.zid == zid)
+
+    @property
+    def pgalloc_dma(self) -> int:
+        """Pages allocated from zone DMA."""
+        return self.pgalloc(0)
+
+    @property
+    def pgalloc_dma32(self) -> int:
+        """Pages allocated from zone DMA32."""
+        return self.pgalloc(1)
+
+    @property
+    def pgalloc_normal(self) -> int:
+        """Pages allocated from zone Normal."""
+        return self.pgalloc(2)
+
+    @property
+    def pgalloc_movable(self) -> int:
+        """Pages allocated from zone Movable."""
+        return self.pgalloc(3)
+
+    def snapshot(self) -> dict[str, int]:
+        """All counters by name."""
+        counts = {name: getattr(self, name) for name in (*EVENTS, *(f"pgalloc_{zone}" for zone in ZONES))}
+        return dict(sorted(counts.items()))
 
     allocstall_dma: int
     allocstall_dma32: int
@@ -63,10 +108,6 @@ class VmEvents:
     oom_kill: int
     pageoutrun: int
     pgactivate: int
-    pgalloc_dma: int
-    pgalloc_dma32: int
-    pgalloc_movable: int
-    pgalloc_normal: int
     pgdeactivate: int
     pgfault: int
     pgfree: int
@@ -84,6 +125,9 @@ class VmEvents:
     thp_fault_alloc: int
     thp_fault_fallback: int
     unevictable_pgs_culled: int
+
+
+EVENTS: Final = tuple(name for name in VmEvents.__slots__ if name != "_zones")
 
 
 class NodeStat:

@@ -1,0 +1,1032 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The page allocator (Linux: mm/page_alloc.c): zones in order of preference, per-CPU lists, slow path, bulk operations.
+
+An allocation tries every zone of its zonelist at the low watermark, wakes kswapd, tries at min, reclaims, asks the OOM
+killer and fails. GFP bits say how far it may go. What depends only on CPU, GFP and node is computed once into a
+:class:`_Plan`.
+
+Lock order (Linux): per-CPU list lock, then zone lock; here both are regions without a preemption point, counted in
+``work.locks``. Invariants (``page_alloc_check.py``): every managed frame is in a free list, on a per-CPU list,
+allocated or poisoned; free frames have refcount and mapcount 0; pfn 0 is never handed out, so that 0 can mean failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from memtwin.errors import BadInput, Deadlock, InvariantBroken
+from memtwin.hw.numa import Topology
+from memtwin.hw.ram import Ram
+from memtwin.hw.work import Work
+from memtwin.lib import gfp_types as g
+from memtwin.mm.before import page_alloc as before
+from memtwin.mm.buddy import (
+    HIGHATOMIC,
+    MAX_ORDER,
+    MOVABLE,
+    PAGEBLOCK_ORDER,
+    PCP_TYPES,
+    RECLAIMABLE,
+    TYPE_XOR,
+    UNMOVABLE,
+    break_down_buddy_pages,
+)
+from memtwin.mm.page import CHECK_AT_FREE, PG_HEAD, PG_HWPOISON, PG_RESERVED, PG_TAKENOFF, PageArrays
+from memtwin.mm.pcp import BATCH_SCALE_MAX, COSTLY_ORDER, HIGH_FRACTION, PerCpuPages, pageset_batch, pcp_order_index
+from memtwin.mm.vmscan import DEF_PRIORITY, Reclaim
+from memtwin.mm.vmstat import NodeStat, VmEvents
+from memtwin.mm.zone import (
+    ALLOC_KSWAPD,
+    ALLOC_MIN_RESERVE,
+    ALLOC_NO_WATERMARKS,
+    ALLOC_NOFRAGMENT,
+    ALLOC_NON_BLOCK,
+    DMA32_END,
+    DMA_END,
+    WMARK_HIGH,
+    WMARK_LOW,
+    WMARK_MIN,
+    ZONE_DMA,
+    ZONE_DMA32,
+    ZONE_MOVABLE,
+    ZONE_NAMES,
+    ZONE_NORMAL,
+    Zone,
+    lowmem_reserves,
+    min_free_kbytes,
+    recommended_min_free_kbytes,
+)
+
+if TYPE_CHECKING:
+    from memtwin.mm.fault_inject import FaultInjection
+
+__all__ = ["PageAllocator"]
+
+Pfns = npt.NDArray[np.int64]
+
+FIRST_PFN: Final = 256  #: the first MiB of node 0 belongs to the firmware and to the twin's own fixed pages
+MEMMAP_PAGES_SHIFT: Final = 6  #: 64 bytes of struct page a page: one frame in 64 of each node, at its end
+ZONE_MAP_SHIFT: Final = MAX_ORDER  #: zones and nodes begin at multiples of the largest block
+MAX_RECLAIM_RETRIES: Final = 16
+LOWMEM_RESERVE_RATIO: Final = (256, 256, 32, 0)
+#: A plan's key is the GFP mask, plus the node asked for from this bit on.
+_NID_SHIFT: Final = 32
+#: What the first attempt keeps of an allocation's flags: at the low watermark nobody dips into reserves.
+_POLITE: Final = ALLOC_NOFRAGMENT | ALLOC_KSWAPD
+
+
+class HasFeature(Protocol):
+    """The part of a machine's features that is asked here."""
+
+    def has(self, id_: str, /) -> bool:
+        """Is the change with this id on?"""
+
+
+class PageTracepoints(Protocol):
+    """Tracepoints fired here; each is None while nobody listens."""
+
+    mm_page_alloc: Callable[..., None] | None
+    mm_page_free: Callable[..., None] | None
+
+
+class _Plan:
+    """How allocations with one GFP mask on one CPU proceed; ``zone`` is the first of ``zones``, ``stack`` its order-0
+    list."""
+
+    __slots__ = (
+        "alloc_flags",
+        "gfp",
+        "highest",
+        "local",
+        "mark",
+        "migratetype",
+        "pcp",
+        "stack",
+        "zero",
+        "zone",
+        "zones",
+    )
+
+    def __init__(self, gfp: int, highest: int, zones: tuple[Zone, ...], cpu: int, local: int) -> None:
+        self.gfp = gfp
+        self.highest = highest
+        self.zones = zones
+        self.zone = zone = zones[0]
+        #: Node of the CPU, for the NUMA counters.
+        self.local = local
+        self.migratetype = gfp_migratetype(gfp)
+        self.alloc_flags = gfp_alloc_flags(gfp)
+        # Keep NORMAL unfragmented while there is a DMA32 zone to go to.
+        if zone.zid == ZONE_NORMAL and any(z.zid == ZONE_DMA32 and z.nid == zone.nid for z in zones):
+            self.alloc_flags |= ALLOC_NOFRAGMENT
+        self.mark = zone.wmark(WMARK_LOW) + zone.lowmem_reserve[highest]
+        self.pcp = zone.pcps[cpu]
+        self.stack = self.pcp.stacks[self.migratetype]
+        self.zero = bool(gfp & g.ZERO)
+
+
+class PageAllocator:
+    """All zones of a machine.
+
+    ``zones`` populated zones, ascending by pfn; ``node_zones[nid][zid]`` all four zones of each node, empty ones
+    included. ``oom`` is asked before an allocation of order <= 3 fails: True means "somebody was killed, try again".
+    ``printk`` gets lines
+    for the kernel log. ``fault`` injects failures. ``task_id`` names the running task, for the recursion rule of
+    reclaim. ``reserved_pages`` frames that never belonged to the allocator; ``hw_poisoned`` frames with PG_HWPOISON.
+    """
+
+    __slots__ = (
+        "_block_types",
+        "_cpu",
+        "_fixed",
+        "_flags",
+        "_high_order",
+        "_mapcount",
+        "_mapping",
+        "_plans",
+        "_reclaimers",
+        "_refcount",
+        "_uniprocessor",
+        "_warned",
+        "_zone_map",
+        "_zone_pcps",
+        "break_down",
+        "compound_pages",
+        "events",
+        "fault",
+        "features",
+        "hw_poisoned",
+        "kswapd_wakeups",
+        "kswapd_wanted",
+        "managed_pages",
+        "memmap_pages",
+        "min_free_kbytes",
+        "node_stats",
+        "node_zones",
+        "oom",
+        "pages",
+        "percpu_pagelist_high_fraction",
+        "printk",
+        "ram",
+        "reclaim",
+        "reserved_pages",
+        "task_id",
+        "topology",
+        "trace",
+        "user_min_free_kbytes",
+        "watermark_scale_factor",
+        "work",
+        "zones",
+    )
+
+    def __init__(
+        self,
+        ram: Ram,
+        topology: Topology,
+        pages: PageArrays,
+        *,
+        features: HasFeature,
+        work: Work,
+        events: VmEvents,
+        node_stats: list[NodeStat],
+        trace: PageTracepoints | None = None,
+        cpu: Callable[[], int] | None = None,
+        thp: bool = True,
+    ) -> None:
+        """``cpu()`` is the current CPU (None: always 0); ``thp`` raises min_free_kbytes as enabled huge pages do.
+
+        Raises BadInput if a node is too small to hold its own page records and the reserved first MiB.
+        """
+        self.ram = ram
+        self.topology = topology
+        self.pages = pages
+        self.features = features
+        self.work = work
+        self.events = events
+        self.node_stats = node_stats
+        self.trace = trace
+        self.oom: Callable[[int, int], bool] | None = None
+        self.printk: Callable[[str], None] | None = None
+        self.fault: FaultInjection | None = None
+        self.task_id: Callable[[], int] | None = None
+        self.reclaim = Reclaim(events)
+        self._reclaimers: dict[int, None] = {}
+        self._cpu: Callable[[], int] = cpu if cpu is not None else _cpu_zero
+        self._uniprocessor = topology.nr_cpus == 1 or cpu is None
+        self._flags = pages.flags
+        self._refcount = pages.refcount
+        self._mapcount = pages.mapcount
+        self._mapping = pages.mapping
+        self._plans: list[dict[int, _Plan]] = [{} for _ in range(topology.nr_cpus)]
+        self._warned = False
+        #: Blocks of order > 0 allocated without COMP, by head: their tails carry no mark in the page records.
+        self._high_order: dict[int, int] = {}
+        self.hw_poisoned = 0
+        self.compound_pages = 0
+        self.kswapd_wanted: dict[int, int] = {}
+        self.kswapd_wakeups = 0
+        self.watermark_scale_factor = 10
+        self.percpu_pagelist_high_fraction = 0
+        self.user_min_free_kbytes = -1
+        self.break_down = (
+            break_down_buddy_pages if features.has("buddy-break-down-cleanup") else before.break_down_buddy_pages
+        )
+        self._fixed = 1
+        self._boot()
+        self.set_recommended_min_free_kbytes(thp)
+        events.attach_zones(self.zones)
+
+    # Boot and settings
+
+    def _boot(self) -> None:
+        nr_pages = self.pages.nr_pages
+        self._block_types = memoryview(bytearray((nr_pages >> PAGEBLOCK_ORDER) + 2))
+        self.zones: list[Zone] = []
+        self.node_zones: list[list[Zone]] = []
+        self.memmap_pages = 0
+        self.reserved_pages = 0
+        zone_map = bytearray()
+        for node in self.topology.nodes:
+            memmap = (node.end_pfn - node.start_pfn + 63) >> MEMMAP_PAGES_SHIFT
+            first, end = max(node.start_pfn, FIRST_PFN), node.end_pfn - memmap
+            if end <= first:
+                raise BadInput(f"NUMA node {node.nid} is too small: {(node.end_pfn - node.start_pfn) * 4} KiB")
+            self.memmap_pages += memmap
+            self.reserved_pages += memmap + (first - node.start_pfn)
+            bounds = (0, DMA_END, DMA32_END, nr_pages, nr_pages)
+            zones: list[Zone] = []
+            for zid in range(len(ZONE_NAMES)):
+                start, stop = max(node.start_pfn, bounds[zid]), min(node.end_pfn, bounds[zid + 1])
+                if zid == ZONE_MOVABLE or start >= stop:
+                    start = stop = 0
+                zone = Zone(node.nid, zid, start, stop, self.pages, self._block_types, self.work)
+                low, high = max(start, first), min(stop, end)
+                if stop:
+                    zone_map += bytes((len(self.zones),)) * (((stop + 1023) >> ZONE_MAP_SHIFT) - len(zone_map))
+                    self.zones.append(zone)
+                if low < high:
+                    zone.add_range(low, high)
+                    zone.managed = high - low
+                zones.append(zone)
+            self.node_zones.append(zones)
+            ratios = lowmem_reserves([zone.managed for zone in zones], LOWMEM_RESERVE_RATIO)
+            for zone, reserve in zip(zones, ratios, strict=True):
+                zone.lowmem_reserve = reserve
+                zone.pcps = [PerCpuPages() for _ in range(self.topology.nr_cpus)]
+                zone.on_boost = self._forget_plans
+        self._zone_map = bytes(zone_map)
+        self._zone_pcps = [zone.pcps for zone in self.zones]
+        self.managed_pages = sum(zone.managed for zone in self.zones)
+        reserved = min(FIRST_PFN, nr_pages)
+        self.pages.vec.flags[:reserved] = PG_RESERVED
+
+    def _forget_plans(self) -> None:
+        for plans in self._plans:
+            plans.clear()
+
+    def set_min_free_kbytes(self, kbytes: int) -> None:
+        """Write /proc/sys/vm/min_free_kbytes (KiB)."""
+        self.user_min_free_kbytes = kbytes
+        self._set_min_free(kbytes)
+
+    def set_recommended_min_free_kbytes(self, thp: bool) -> None:
+        """Default of min_free_kbytes, raised for huge pages if ``thp``; a value the user wrote stays if it is
+        larger."""
+        lowmem = self.managed_pages
+        self._set_min_free(max(min_free_kbytes(lowmem), self.user_min_free_kbytes))
+        if thp:
+            above_high = sum(max(zone.managed - zone.watermarks[WMARK_HIGH], 0) for zone in self.zones)
+            wanted = recommended_min_free_kbytes(sum(1 for zone in self.zones if zone.managed), above_high)
+            if wanted > self.min_free_kbytes:
+                self._set_min_free(wanted)
+
+    def _set_min_free(self, kbytes: int) -> None:
+        """Share min_free_kbytes out by size; watermarks and per-CPU limits follow (spec M3)."""
+        self.min_free_kbytes = kbytes
+        pages_min = kbytes >> 2
+        for zone in self.zones:
+            zone.set_watermarks(pages_min * zone.managed // self.managed_pages, self.watermark_scale_factor)
+            self._set_pcp_limits(zone)
+        self._forget_plans()
+
+    def _set_pcp_limits(self, zone: Zone) -> None:
+        batch = pageset_batch(zone.managed)
+        cpus = len(self.topology.nodes[zone.nid].cpus) or self.topology.nr_cpus
+        if self.percpu_pagelist_high_fraction:
+            low = most = zone.managed // self.percpu_pagelist_high_fraction // cpus
+        else:
+            low = zone.wmark(WMARK_LOW) // cpus
+            most = zone.managed // HIGH_FRACTION // cpus
+        for pcp in zone.pcps:
+            pcp.batch = batch
+            pcp.set_high(max(low, batch * 4), max(most, batch * 4))
+
+    def set_percpu_pagelist_high_fraction(self, fraction: int) -> None:
+        """Write vm.percpu_pagelist_high_fraction: 0 lets ``high`` float, otherwise it is managed/fraction per CPU (at
+        least 8)."""
+        self.percpu_pagelist_high_fraction = max(fraction, 8) if fraction else 0
+        for zone in self.zones:
+            self._set_pcp_limits(zone)
+
+    def take_fixed_page(self) -> int:
+        """A reserved frame for something that lives as long as the machine (the zero page, supervisor pages): its pfn,
+        below 256.
+
+        It stays reserved: refcount and mapcount 0. Raises InvariantBroken when all are used.
+        """
+        pfn = self._fixed
+        if pfn >= FIRST_PFN:
+            raise InvariantBroken("no fixed page left below 1 MiB")
+        self._fixed += 1
+        return pfn
+
+    # Questions
+
+    @property
+    def current_cpu(self) -> Callable[[], int]:
+        """The function that names the current CPU."""
+        return self._cpu
+
+    @property
+    def uniprocessor(self) -> bool:
+        """Whether the current CPU is always 0."""
+        return self._uniprocessor
+
+    def zone_of(self, pfn: int) -> Zone:
+        """The zone of a frame."""
+        return self.zones[self._zone_map[pfn >> ZONE_MAP_SHIFT]]
+
+    def nr_free_pages(self, nid: int = -1) -> int:
+        """Pages in free lists (NR_FREE_PAGES: per-CPU lists not included) of one node or of the machine."""
+        return sum(zone.nr_free for zone in self.zones if nid < 0 or zone.nid == nid)
+
+    def nr_pcp_pages(self) -> int:
+        """Pages on per-CPU lists."""
+        return sum(pcp.count for zone in self.zones for pcp in zone.pcps)
+
+    # Allocation
+
+    def alloc_pages(self, gfp: int, order: int = 0, nid: int = -1) -> int:
+        """Allocate ``1 << order`` frames: pfn of the first, 0 on failure.
+
+        ``nid`` -1: the CPU's node first. The first frame gets reference count 1. With COMP the frames become one folio
+        (``comp_order`` in all, PG_HEAD in the first). With ZERO each frame is zero on return: only frames whose
+        ``nonzero`` mark is set are written, but ``work.pages_zeroed`` counts every page asked for, which is what Linux
+        would have written. Without ZERO a frame holds what it held.
+        """
+        if order or nid >= 0 or self.fault is not None:
+            return self._alloc_general(gfp, order, nid)
+        plans = self._plans[0 if self._uniprocessor else self._cpu()]
+        plan = plans.get(gfp)
+        if plan is None:
+            plan = self._make_plan(gfp, -1)
+        stack = plan.stack
+        zone = plan.zone
+        if stack and zone.nr_free > plan.mark:
+            pfn = stack.pop()
+            pcp = plan.pcp
+            pcp.count -= 1
+            pcp.free_count >>= 1
+            zone.allocations += 1
+        else:
+            pfn = self._get_page_from_freelist(plan, 0, WMARK_LOW, plan.alloc_flags & _POLITE)
+            if not pfn:
+                pfn = self._alloc_slowpath(plan, 0)
+                if not pfn:
+                    return 0
+        self._refcount[pfn] = 1
+        if plan.zero:
+            self.work.pages_zeroed += 1
+            if self.pages.nonzero[pfn]:
+                self.ram.zero(pfn)
+                self.pages.nonzero[pfn] = 0
+        if self.trace is not None and self.trace.mm_page_alloc is not None:
+            self.trace.mm_page_alloc(pfn=pfn, order=0, gfp_flags=gfp, migratetype=plan.migratetype)
+        return pfn
+
+    def _alloc_general(self, gfp: int, order: int, nid: int) -> int:
+        if not 0 <= order <= MAX_ORDER:
+            return 0
+        if self.fault is not None and self.fault.should_fail_page(gfp, order):
+            return 0
+        plan = self._plan(gfp, nid)
+        pfn = self._get_page_from_freelist(plan, order, WMARK_LOW, plan.alloc_flags & _POLITE)
+        if not pfn:
+            pfn = self._alloc_slowpath(plan, order)
+            if not pfn:
+                return 0
+        pages = self.pages
+        pages.refcount[pfn] = 1
+        if order:
+            if gfp & g.COMP:
+                pages.flags[pfn] |= PG_HEAD
+                pages.vec.comp_order[pfn : pfn + (1 << order)] = order
+                self.compound_pages += 1 << order
+            else:
+                self._high_order[pfn] = order
+        if plan.zero:
+            self._zero_run(pfn, 1 << order)
+        if self.trace is not None and self.trace.mm_page_alloc is not None:
+            self.trace.mm_page_alloc(pfn=pfn, order=order, gfp_flags=gfp, migratetype=plan.migratetype)
+        return pfn
+
+    def _zero_run(self, first: int, count: int) -> None:
+        self.work.pages_zeroed += count
+        nonzero = self.pages.vec.nonzero[first : first + count]
+        dirty = np.flatnonzero(nonzero)
+        if len(dirty):
+            self.ram.zero_bulk(dirty + first)
+            nonzero[:] = 0
+
+    def _plan(self, gfp: int, nid: int) -> _Plan:
+        key = gfp if nid < 0 else gfp | (nid + 1) << _NID_SHIFT
+        plan = self._plans[self._cpu()].get(key)
+        return plan if plan is not None else self._make_plan(gfp, nid)
+
+    def _make_plan(self, gfp: int, nid: int) -> _Plan:
+        cpu = self._cpu()
+        local = self.topology.cpu_node[cpu]
+        start = local if nid < 0 else nid
+        highest = gfp_zone(gfp)
+        nodes = (start,) if gfp & g.THISNODE else self.topology.fallback[start]
+        zones = tuple(
+            self.node_zones[node][zid]
+            for node in nodes
+            for zid in range(highest, -1, -1)
+            if self.node_zones[node][zid].managed
+        )
+        if not zones:  # e.g. DMA memory of a node that has none: an empty zone, every attempt fails
+            zones = (self.node_zones[start][highest],)
+        plan = _Plan(gfp, highest, zones, cpu, local)
+        self._plans[cpu][gfp if nid < 0 else gfp | (nid + 1) << _NID_SHIFT] = plan
+        return plan
+
+    def _get_page_from_freelist(self, plan: _Plan, order: int, level: int, alloc_flags: int) -> int:
+        """Try every zone of the plan at watermark ``level``; a pass that must not mix pageblock types comes first."""
+        highest = plan.highest
+        preferred = plan.zone
+        while True:
+            nofragment = alloc_flags & ALLOC_NOFRAGMENT
+            for zone in plan.zones:
+                if nofragment and zone.nid != preferred.nid:
+                    break  # a local page of the wrong type is better than a remote one
+                if not zone.watermark_ok(order, zone.wmark(level), highest, alloc_flags):
+                    continue
+                pfn = self._rmqueue(zone, order, plan.migratetype, alloc_flags)
+                if pfn:
+                    zone.allocations += 1
+                    zone.extra_pages += (1 << order) - 1
+                    if zone.nid != preferred.nid:
+                        zone.numa_miss += 1
+                        preferred.numa_foreign += 1
+                    if zone.nid != plan.local:
+                        zone.numa_other += 1
+                    return pfn
+            if not nofragment:
+                return 0
+            alloc_flags &= ~ALLOC_NOFRAGMENT
+
+    def _rmqueue(self, zone: Zone, order: int, migratetype: int, alloc_flags: int) -> int:
+        """One block from this CPU's list where there is one for the order, else from the zone."""
+        index = pcp_order_index(order, migratetype)
+        if index < 0:
+            self.work.locks += 1
+            return zone.rmqueue(order, migratetype, alloc_flags)
+        pcp = zone.pcps[self._cpu()]
+        stack = pcp.stacks[index]
+        pcp.free_count >>= 1
+        if not stack:
+            self._refill(zone, pcp, stack, order, migratetype, alloc_flags)
+            if not stack:
+                return 0
+        pcp.count -= 1 << order
+        return stack.pop()
+
+    def _refill(
+        self, zone: Zone, pcp: PerCpuPages, stack: list[int], order: int, migratetype: int, alloc_flags: int
+    ) -> None:
+        """Fill an empty list from the zone, so that it hands out pages in the order in which the zone gave them."""
+        wanted = pcp.refill_batch(order, zone.below_high)
+        self.work.locks += 1
+        if order:
+            got = 0
+            while got < wanted:
+                pfn = zone.rmqueue(order, migratetype, alloc_flags)
+                if not pfn:
+                    break
+                stack.append(pfn)
+                got += 1
+            pcp.count += got << order
+        else:
+            for first, count in zone.rmqueue_runs(wanted, migratetype, alloc_flags):
+                stack += range(first, first + count)
+                pcp.count += count
+        stack.reverse()
+
+    # The slow path
+
+    def _alloc_slowpath(self, plan: _Plan, order: int) -> int:
+        """What an allocation may do when the low watermark does not hold; 0 when it gives up."""
+        gfp = plan.gfp
+        alloc_flags = plan.alloc_flags & ~ALLOC_NOFRAGMENT
+        can_reclaim = bool(gfp & g.DIRECT_RECLAIM)
+        costly = order > COSTLY_ORDER
+        task = self.task_id() if self.task_id is not None else 0
+        fruitless = 0
+        drained = False
+        while True:
+            if gfp & g.KSWAPD_RECLAIM:
+                self.wake_kswapd(plan, order)
+            if gfp & g.MEMALLOC or (task in self._reclaimers and not gfp & g.NOMEMALLOC):
+                alloc_flags |= ALLOC_NO_WATERMARKS
+            pfn = self._get_page_from_freelist(plan, order, WMARK_MIN, alloc_flags)
+            if pfn:
+                return pfn
+            if not can_reclaim or task in self._reclaimers:
+                break
+            progress = self._direct_reclaim(plan, task)
+            pfn = self._get_page_from_freelist(plan, order, WMARK_MIN, alloc_flags)
+            if not pfn and progress and not drained:
+                self.drain_all_pages()
+                drained = True
+                pfn = self._get_page_from_freelist(plan, order, WMARK_MIN, alloc_flags)
+            if pfn:
+                return pfn
+            if gfp & g.NORETRY:
+                break
+            if costly and not gfp & g.RETRY_MAYFAIL and not gfp & g.NOFAIL:
+                break
+            fruitless = 0 if progress and not costly else fruitless + 1
+            if progress and fruitless <= MAX_RECLAIM_RETRIES:
+                continue
+            if not drained:  # pages may hide on the lists of other CPUs
+                self.drain_all_pages()
+                drained = True
+                continue
+            if not costly and not gfp & (g.RETRY_MAYFAIL | g.THISNODE) and self._may_oom(plan, order):
+                fruitless = 0
+                continue
+            if not gfp & g.NOFAIL:
+                break
+            alloc_flags |= ALLOC_MIN_RESERVE
+            pfn = self._get_page_from_freelist(plan, order, WMARK_MIN, alloc_flags)
+            if pfn:
+                return pfn
+            raise Deadlock(f"an order-{order} allocation that must not fail finds no memory, and nothing can be freed")
+        self._warn_alloc(gfp, order)
+        return 0
+
+    def _direct_reclaim(self, plan: _Plan, task: int) -> int:
+        """Reclaim in the caller's context; returns pages freed. Counted in ``allocstall_<zone>`` of the request's
+        highest zone."""
+        name = f"allocstall_{ZONE_NAMES[plan.highest].lower()}"
+        setattr(self.events, name, getattr(self.events, name) + 1)
+        nids = tuple(dict.fromkeys(zone.nid for zone in plan.zones))
+        self._reclaimers[task] = None
+        try:
+            return self.reclaim.try_to_free_pages(plan.gfp, nids)
+        finally:
+            del self._reclaimers[task]
+
+    def _may_oom(self, plan: _Plan, order: int) -> bool:
+        return self.oom is not None and self.oom(plan.gfp, order)
+
+    def _warn_alloc(self, gfp: int, order: int) -> None:
+        """One line in the kernel log, the first time only (Linux limits the rate), unless NOWARN."""
+        if not gfp & g.NOWARN and not self._warned and self.printk is not None:
+            self._warned = True
+            self.printk(f"page allocation failure: order:{order}, mode:{gfp:#x}({g.gfp_names(gfp)})")
+
+    def wake_kswapd(self, plan: _Plan, order: int) -> None:
+        """Ask the kswapd of every node in the plan to run; ``kswapd_run`` does the work when the scheduler gets to
+        it."""
+        for zone in plan.zones:
+            wanted = self.kswapd_wanted.get(zone.nid)
+            if wanted is None:
+                self.kswapd_wakeups += 1
+            self.kswapd_wanted[zone.nid] = max(order, wanted or 0)
+
+    def kswapd_run(self, nid: int) -> int:
+        """One wake-up of kswapd on node ``nid``: shrink, ever harder, until every zone is at its high watermark (boost
+        included).
+
+        Returns the pages freed. Ends the boost. Counts ``pageoutrun`` and, where it was done at once,
+        ``kswapd_high_wmark_hit_quickly``.
+        """
+        order = self.kswapd_wanted.pop(nid, 0)
+        zones = [zone for zone in self.node_zones[nid] if zone.managed]
+        start = self.reclaim.reclaimed
+        self.events.pageoutrun += 1
+        task = self.task_id() if self.task_id is not None else 0
+        if self._balanced(zones, order):
+            self.events.kswapd_high_wmark_hit_quickly += 1
+        else:
+            self._reclaimers[task] = None
+            for zone in zones:
+                zone.reclaim_active = True
+            try:
+                for priority in range(DEF_PRIORITY, -1, -1):
+                    self.reclaim.shrink_slab(g.GFP_KERNEL, nid, priority)
+                    if self._balanced(zones, order):
+                        break
+            finally:
+                del self._reclaimers[task]
+                for zone in zones:
+                    zone.reclaim_active = False
+        for zone in zones:
+            zone.set_boost(0)
+        return self.reclaim.reclaimed - start
+
+    @staticmethod
+    def _balanced(zones: list[Zone], order: int) -> bool:
+        """One zone at its high watermark is enough for Linux's kswapd, unless boosts are to be worked off."""
+        if any(zone.boost and not zone.watermark_ok(order, zone.wmark(WMARK_HIGH), zone.zid) for zone in zones):
+            return False
+        return any(zone.watermark_ok(order, zone.wmark(WMARK_HIGH), zones[-1].zid) for zone in zones)
+
+    # Bulk
+
+    def alloc_bulk(self, gfp: int, n: int, nid: int = -1) -> Pfns:
+        """Allocate up to ``n`` order-0 frames (int64[<= n]) in few steps: first this CPU's list, then whole blocks,
+        sliced.
+
+        The frames are those that ``n`` single allocations would get. Falls back to single allocations where watermarks
+        forbid a whole block, so that reclaim, OOM and failure are as there; fewer than ``n`` frames mean that one
+        failed.
+        """
+        if n <= 0:
+            return np.empty(0, dtype=np.int64)
+        if self.fault is not None:
+            singles: list[int] = []
+            while len(singles) < n and (pfn := self.alloc_pages(gfp, 0, nid)):
+                singles.append(pfn)
+            return np.array(singles, dtype=np.int64)
+        plan = self._plan(gfp, nid)
+        parts: list[Pfns] = []
+        missing = n
+        while missing:
+            missing -= self._bulk_step(plan, missing, parts)
+            if missing:
+                pfn = self.alloc_pages(gfp, 0, nid)
+                if not pfn:
+                    break
+                parts.append(np.array([pfn], dtype=np.int64))
+                missing -= 1
+        return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty(0, dtype=np.int64)])
+
+    def _bulk_step(self, plan: _Plan, n: int, parts: list[Pfns]) -> int:
+        """Take what the preferred zone can give above its low watermark; returns how many pages."""
+        zone = plan.zone
+        spare = min(n, zone.nr_free - zone.wmark(WMARK_LOW) - zone.lowmem_reserve[plan.highest] - 1)
+        if spare <= 0:
+            return 0
+        pcp = zone.pcps[self._cpu()]
+        stack = pcp.stacks[plan.migratetype]
+        runs: list[tuple[int, int]] = []
+        taken = min(len(stack), spare)
+        if taken:
+            hot = np.array(stack[: -taken - 1 : -1], dtype=np.int64)
+            del stack[-taken:]
+            pcp.count -= taken
+            self.pages.vec.refcount[hot] = 1
+            if plan.zero:
+                self._zero_frames(hot)
+            parts.append(hot)
+        if spare > taken:
+            self.work.locks += 1
+            runs = zone.rmqueue_runs(spare - taken, plan.migratetype, plan.alloc_flags)
+        refcount = self.pages.vec.refcount
+        for first, count in runs:
+            refcount[first : first + count] = 1
+            if plan.zero:
+                self._zero_run(first, count)
+            taken += count
+        if len(runs) > 0:
+            parts.append(_expand_runs(runs))
+        zone.allocations += taken
+        if zone.nid != plan.local:
+            zone.numa_other += taken
+        if self.trace is not None and self.trace.mm_page_alloc is not None:
+            for part in parts[-2:]:
+                for pfn in part.tolist():
+                    self.trace.mm_page_alloc(pfn=pfn, order=0, gfp_flags=plan.gfp, migratetype=plan.migratetype)
+        return taken
+
+    def _zero_frames(self, pfns: Pfns) -> None:
+        self.work.pages_zeroed += len(pfns)
+        nonzero = self.pages.vec.nonzero
+        dirty = pfns[nonzero[pfns] != 0]
+        if len(dirty):
+            self.ram.zero_bulk(dirty)
+            nonzero[dirty] = 0
+
+    def free_bulk(self, pfns: Pfns) -> None:
+        """Free order-0 frames (int64[n], any order, no repeats): their last references are gone, their mapcounts 0.
+
+        They go to the zones' lists, whole aligned runs as blocks, not to the per-CPU lists. Raises InvariantBroken for
+        a frame that is still in use or named twice.
+        """
+        if not len(pfns):
+            return
+        steps = np.diff(pfns)
+        if len(steps) and steps.min() <= 0:
+            pfns = np.sort(pfns)
+            if np.diff(pfns).min() <= 0:
+                raise InvariantBroken("a frame is freed twice in one call")
+        first, last = int(pfns[0]), int(pfns[-1])
+        vec = self.pages.vec
+        # A slice is many times faster than gathering, and a full range is the common case.
+        where: slice | Pfns = slice(first, last + 1) if last - first + 1 == len(pfns) else pfns
+        flags = vec.flags[where]
+        if vec.mapcount[where].any():
+            raise InvariantBroken("a frame is freed while it is mapped")
+        if (vec.refcount[where] > 1).any():
+            raise InvariantBroken("a frame is freed while it is referenced")
+        if vec.comp_order[where].any() or vec.buddy[where].any():
+            raise InvariantBroken("a frame that is free or part of a folio is freed as a single page")
+        if flags.any():
+            if (flags & CHECK_AT_FREE).any():
+                raise InvariantBroken("a frame is freed with flags that its owner should have cleared")
+            if self.hw_poisoned:
+                bad = (flags & PG_HWPOISON) != 0
+                if bad.any():
+                    for pfn in pfns[bad].tolist():
+                        self.free_pages(pfn)
+                    self.free_bulk(pfns[~bad])
+                    return
+            vec.flags[where] = 0
+            vec.mapping[where] = 0
+        vec.refcount[where] = 0
+        self.events.pgfree += len(pfns)
+        if self.trace is not None and self.trace.mm_page_free is not None:
+            for pfn in pfns.tolist():
+                self.trace.mm_page_free(pfn=pfn, order=0)
+        if len(self.zones) == 1:
+            self._free_sorted(self.zones[0], pfns)
+            return
+        begin = 0
+        for zone in self.zones:
+            stop = int(np.searchsorted(pfns, zone.end))
+            if stop > begin:
+                self._free_sorted(zone, pfns[begin:stop])
+                begin = stop
+
+    def _free_sorted(self, zone: Zone, pfns: Pfns) -> None:
+        self.work.locks += 1
+        if int(pfns[-1]) - int(pfns[0]) + 1 == len(pfns):
+            zone.free_run(int(pfns[0]), len(pfns))
+        else:
+            zone.free_sorted(pfns)
+
+    # Freeing
+
+    def get_page(self, pfn: int) -> None:
+        """One more reference to a page or folio (named by its head)."""
+        self._refcount[pfn] += 1
+
+    def put_page(self, pfn: int) -> None:
+        """Drop a reference to a page or folio (named by its head); free it at 0."""
+        count = self._refcount[pfn]
+        if count > 1:
+            self._refcount[pfn] = count - 1
+        else:
+            self.free_pages(pfn, self.pages.comp_order[pfn] or self._high_order.get(pfn, 0))
+
+    def free_pages(self, pfn: int, order: int = 0) -> None:
+        """Free ``1 << order`` frames whose last reference is gone (the first's count may be 0 or 1); mapcounts must be
+        0.
+
+        Raises InvariantBroken for a page in use. A poisoned frame does not come back.
+        """
+        if order:
+            self._free_order(pfn, order)
+            return
+        flags = self._flags[pfn]
+        if flags:
+            if flags & CHECK_AT_FREE or flags & PG_HWPOISON or flags & PG_HEAD:
+                self._free_unusual(pfn, flags)
+                return
+            self._flags[pfn] = 0
+            self._mapping[pfn] = 0
+        if self._mapcount[pfn] or self._refcount[pfn] > 1:
+            self._bad_page(pfn)
+        self._refcount[pfn] = 0
+        self.events.pgfree += 1
+        if self.trace is not None and self.trace.mm_page_free is not None:
+            self.trace.mm_page_free(pfn=pfn, order=0)
+        migratetype = self._block_types[pfn >> PAGEBLOCK_ORDER] ^ TYPE_XOR
+        pcps = self._zone_pcps[self._zone_map[pfn >> ZONE_MAP_SHIFT]]
+        pcp = pcps[0 if self._uniprocessor else self._cpu()]
+        if migratetype >= PCP_TYPES:
+            self._free_to_buddy(pfn, 0, migratetype)
+            return
+        pcp.stacks[migratetype].append(pfn)
+        pcp.count = count = pcp.count + 1
+        if pcp.alloc_factor:
+            pcp.alloc_factor >>= 1
+        freed = pcp.free_count
+        if freed < pcp.batch << BATCH_SCALE_MAX:
+            pcp.free_count = freed + 1
+        if count >= pcp.high:
+            self._pcp_full(self.zone_of(pfn), pcp, migratetype)
+
+    def _free_order(self, pfn: int, order: int) -> None:
+        pages = self.pages
+        vec = pages.vec
+        end = pfn + (1 << order)
+        compound = pages.comp_order[pfn]
+        if (compound or self._high_order.get(pfn, order)) != order:
+            raise InvariantBroken(f"page {pfn:#x} of order {compound} is freed as order {order}")
+        flags = vec.flags[pfn:end]
+        if (flags & CHECK_AT_FREE).any() or vec.mapcount[pfn:end].any() or (vec.refcount[pfn:end] > 1).any():
+            self._bad_page(pfn)
+        poisoned = self.hw_poisoned and (flags & PG_HWPOISON).any()
+        bad = np.flatnonzero(flags & PG_HWPOISON) + pfn if poisoned else ()
+        flags &= PG_HWPOISON
+        vec.refcount[pfn:end] = 0
+        vec.mapping[pfn:end] = 0
+        if compound:
+            vec.comp_order[pfn:end] = 0
+            self.compound_pages -= 1 << order
+        else:
+            self._high_order.pop(pfn, None)
+        self.events.pgfree += 1 << order
+        if self.trace is not None and self.trace.mm_page_free is not None:
+            self.trace.mm_page_free(pfn=pfn, order=order)
+        if poisoned:
+            self._free_around_poison(pfn, end, [int(frame) for frame in bad])
+            return
+        zone = self.zone_of(pfn)
+        migratetype = self._block_types[pfn >> PAGEBLOCK_ORDER] ^ TYPE_XOR
+        index = pcp_order_index(order, MOVABLE if migratetype == HIGHATOMIC else migratetype)
+        if index < 0 or migratetype >= PCP_TYPES:
+            self._free_to_buddy(pfn, order, migratetype)
+            return
+        pcp = zone.pcps[self._cpu()]
+        pcp.stacks[index].append(pfn)
+        pcp.count += 1 << order
+        pcp.alloc_factor >>= 1
+        if pcp.free_count < pcp.batch << BATCH_SCALE_MAX:
+            pcp.free_count += 1 << order
+        if pcp.count >= pcp.high:
+            self._pcp_full(zone, pcp, index)
+
+    def _free_to_buddy(self, pfn: int, order: int, migratetype: int) -> None:
+        self.work.locks += 1
+        self.zone_of(pfn).free_one(pfn, order, migratetype)
+
+    def _free_around_poison(self, first: int, end: int, bad: list[int]) -> None:
+        """A block with poisoned frames in it goes back without them."""
+        zone = self.zone_of(first)
+        for pfn in [*bad, end]:
+            if pfn > first:
+                zone.free_run(first, pfn - first)
+            first = pfn + 1
+        zone.poisoned += len(bad)
+
+    def _free_unusual(self, pfn: int, flags: int) -> None:
+        if flags & PG_HEAD:
+            raise InvariantBroken(f"folio {pfn:#x} is freed as a single page")
+        if flags & CHECK_AT_FREE or self._mapcount[pfn] or self._refcount[pfn] > 1:
+            self._bad_page(pfn)
+        # Poisoned while in use: its last user is gone, and it never comes back.
+        self._flags[pfn] = PG_HWPOISON
+        self._mapping[pfn] = 0
+        self._refcount[pfn] = 0
+        self.events.pgfree += 1
+        self.zone_of(pfn).poisoned += 1
+
+    def _bad_page(self, pfn: int) -> None:
+        pages = self.pages
+        raise InvariantBroken(
+            f"page {pfn:#x} is freed in use: refcount {pages.refcount[pfn]}, "
+            f"mapcount {pages.mapcount[pfn]}, flags {pages.flags[pfn]:#x}"
+        )
+
+    def _pcp_full(self, zone: Zone, pcp: PerCpuPages, index: int) -> None:
+        high = pcp.limit(zone.below_high, zone.reclaim_active)
+        if pcp.count >= high:
+            self._drain(zone, pcp, pcp.give_back(high), index)
+
+    def _drain(self, zone: Zone, pcp: PerCpuPages, pages: int, index: int) -> None:
+        self.work.locks += 1
+        for pfn, order, migratetype in pcp.take_coldest(pages, index):
+            zone.free_one(pfn, order, migratetype)
+
+    def split_page(self, pfn: int, order: int) -> None:
+        """Make ``1 << order`` single pages with one reference each of a block allocated without COMP."""
+        if self._high_order.pop(pfn, 0) != order:
+            raise InvariantBroken(f"page {pfn:#x} is not a plain block of order {order}")
+        self.pages.vec.refcount[pfn : pfn + (1 << order)] = 1
+
+    # Per-CPU lists
+
+    def drain_all_pages(self) -> None:
+        """Return everything on per-CPU lists to the zones."""
+        for zone in self.zones:
+            for pcp in zone.pcps:
+                if pcp.count:
+                    self._drain(zone, pcp, pcp.count, 0)
+
+    def zone_pcp_disable(self, zone: Zone) -> None:
+        """Make frees in ``zone`` reach the lists at once until ``zone_pcp_enable``, and drain what is held."""
+        for pcp in zone.pcps:
+            pcp.set_high(0, 0)
+            pcp.high = 0
+            pcp.batch = 1
+            if pcp.count:
+                self._drain(zone, pcp, pcp.count, 0)
+
+    def zone_pcp_enable(self, zone: Zone) -> None:
+        """Undo ``zone_pcp_disable``."""
+        self._set_pcp_limits(zone)
+
+    # Poison
+
+    def is_free_buddy_page(self, pfn: int) -> bool:
+        """Whether the frame is inside a free block (not: on a per-CPU list)."""
+        return self.zone_of(pfn).free_block_of(pfn) != (0, 0)
+
+    def take_page_off_buddy(self, pfn: int) -> bool:
+        """Take one free page out of the allocator: its block is broken down around it and NR_FREE_PAGES falls by one.
+
+        Sets PG_TAKENOFF. False if the page is not free (or is on a per-CPU list). Only memory failure handling uses
+        this.
+        """
+        zone = self.zone_of(pfn)
+        self.work.locks += 1
+        head, order = zone.free_block_of(pfn)
+        if not head:
+            return False
+        if not zone.buddy[head]:
+            zone.list_virgin(head)
+        migratetype = zone.unlist(head, order)
+        self.break_down(zone, head, pfn, 0, order, migratetype)
+        self._flags[pfn] |= PG_TAKENOFF
+        zone.nr_free -= 1
+        zone.poisoned += 1
+        return True
+
+    def put_page_back_buddy(self, pfn: int) -> bool:
+        """Undo ``take_page_off_buddy``: the page's last reference is dropped and it is freed, merging all the way up.
+
+        Returns whether it was marked poisoned (the mark is cleared).
+        """
+        flags = self._flags[pfn]
+        if not flags & PG_TAKENOFF or self._refcount[pfn] > 1:
+            return False
+        zone = self.zone_of(pfn)
+        self.work.locks += 1
+        self._refcount[pfn] = 0
+        self._flags[pfn] = flags & ~(PG_TAKENOFF | PG_HWPOISON)
+        zone.poisoned -= 1
+        zone.free_one(pfn, 0, zone.migratetype(pfn))
+        return bool(flags & PG_HWPOISON)
+
+
+def _cpu_zero() -> int:
+    return 0
+
+
+def gfp_zone(gfp: int) -> int:
+    """Highest zone an allocation may use (ZONE_*)."""
+    if gfp & g.DMA:
+        return ZONE_DMA
+    if gfp & g.DMA32:
+        return ZONE_DMA32
+    return ZONE_MOVABLE if gfp & (g.HIGHMEM | g.MOVABLE) == g.HIGHMEM | g.MOVABLE else ZONE_NORMAL
+
+
+def gfp_migratetype(gfp: int) -> int:
+    """Migratetype of an allocation."""
+    if gfp & g.MOVABLE:
+        return MOVABLE
+    return RECLAIMABLE if gfp & g.RECLAIMABLE else UNMOVABLE
+
+
+def gfp_alloc_flags(gfp: int) -> int:
+    """ALLOC_* bits that follow from the GFP mask alone."""
+    flags = 0
+    if gfp & g.HIGH:
+        flags |= ALLOC_MIN_RESERVE
+    if not gfp & g.DIRECT_RECLAIM and not gfp & g.NOMEMALLOC:
+        flags |= ALLOC_NON_BLOCK
+    if gfp & g.KSWAPD_RECLAIM:
+        flags |= ALLOC_KSWAPD
+    return flags
+
+
+def _expand_runs(runs: list[tuple[int, int]]) -> Pfns:
+    """The pfns of all runs, in order, as int64[sum of counts]."""
+    if len(runs) == 1:
+        first, count = runs[0]
+        return np.arange(first, first + count, dtype=np.int64)
+    table = np.array(runs, dtype=np.int64)
+    counts = table[:, 1]
+    ends = np.cumsum(counts)
+    pfns: Pfns = np.arange(int(ends[-1]), dtype=np.int64) + np.repeat(table[:, 0] - (ends - counts), counts)
+    return pfns
