@@ -11,6 +11,7 @@ Exit status: 0 fine; 1 a difference or a claim that does not hold; 2 bad input, 
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -116,6 +117,10 @@ def _dispatch(args: Sequence[str]) -> int:
     return _invoke(_find(args[0]), args[1:])
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What writing to stdout may fail with. Errors of the simulated kernel never come this far."""
+
+
 def _quiet_stdout() -> None:
     """Point stdout at nothing, so that the interpreter's last flush is silent too."""
     devnull = os.open(os.devnull, os.O_WRONLY)
@@ -123,22 +128,11 @@ def _quiet_stdout() -> None:
     os.close(devnull)
 
 
-def _flush() -> None:
-    """Write what is left to stdout. Raises BadInput when there is no room for it (BrokenPipeError passes)."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _quiet_stdout()
-        raise BadInput(f"can not write the output: {error.strerror}") from None
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return the exit status."""
     try:
         status = _dispatch(sys.argv[1:] if argv is None else argv)
-        _flush()
+        sys.stdout.flush()
         return status
     except MemtwinError as error:
         if isinstance(error, InvariantBroken):
@@ -152,6 +146,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _quiet_stdout()
         return 141
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            _quiet_stdout()
+            note(f"can not write the output: {error.strerror}")
+            return BadInput.exit_status
         traceback.print_exc()
         note(f"a bug of memtwin: {type(error).__name__}: {error}")
         return InvariantBroken.exit_status
