@@ -36,6 +36,7 @@ from memtwin.mm.buddy import (
     break_down_buddy_pages,
 )
 from memtwin.mm.page import CHECK_AT_FREE, PG_HEAD, PG_HWPOISON, PG_RESERVED, PG_TAKENOFF, PageArrays
+from memtwin.mm.page_alloc_check import check_page_allocator
 from memtwin.mm.pcp import BATCH_SCALE_MAX, COSTLY_ORDER, HIGH_FRACTION, PerCpuPages, pageset_batch, pcp_order_index
 from memtwin.mm.vmscan import DEF_PRIORITY, Reclaim
 from memtwin.mm.vmstat import NodeStat, VmEvents
@@ -367,6 +368,23 @@ class PageAllocator:
     def nr_pcp_pages(self) -> int:
         """Pages on per-CPU lists."""
         return sum(pcp.count for zone in self.zones for pcp in zone.pcps)
+
+    def reserved_ranges(self, zone: Zone) -> list[tuple[int, int]]:
+        """Frames of ``zone`` that never belonged to the allocator, as [first, end) ranges."""
+        node = self.topology.nodes[zone.nid]
+        memmap = (node.end_pfn - node.start_pfn + 63) >> MEMMAP_PAGES_SHIFT
+        ranges = [(0, FIRST_PFN)] if node.start_pfn == 0 else []
+        ranges.append((node.end_pfn - memmap, node.end_pfn))
+        clipped = [(max(first, zone.start), min(end, zone.end)) for first, end in ranges]
+        return [(first, end) for first, end in clipped if first < end]
+
+    def plain_blocks(self, zone: Zone) -> list[tuple[int, int]]:
+        """Blocks of order > 0 of ``zone`` that are allocated and no folios, as (pfn, order)."""
+        return [(pfn, order) for pfn, order in self._high_order.items() if zone.start <= pfn < zone.end]
+
+    def check(self) -> None:
+        """Recompute everything. Raises InvariantBroken."""
+        check_page_allocator(self)
 
     # Allocation
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from memtwin.errors import BadInput, InvariantBroken
 from memtwin.hw.ram import PAGE_SHIFT, PAGE_SIZE
 from memtwin.lib import gfp_types as g
+from memtwin.mm.check import require
 from memtwin.mm.page import PG_SLAB
 
 if TYPE_CHECKING:
@@ -265,6 +266,26 @@ class KmemCache:
 
     # Questions
 
+    def check(self) -> None:
+        """Every object of every slab is in exactly one place, and slab pages carry PG_SLAB. Raises InvariantBroken."""
+        places = [*self._live, *self.stacked()]
+        free = 0
+        for pfn, slab in self._slabs.items():
+            require(slab.pfn == pfn, f"{self.name}: a slab is filed under another pfn")
+            require(bool(self._alloc.pages.flags[pfn] & PG_SLAB), f"{self.name}: slab {pfn:#x} lacks PG_SLAB")
+            places += slab.free
+            free += len(slab.free)
+            listed = slab.pfn in self._partial[slab.nid]
+            require(listed == bool(slab.free), f"{self.name}: slab {pfn:#x} is on the wrong list")
+        require(len(places) == len(set(places)), f"{self.name}: an object is in two places")
+        require(len(places) == self.num_objects, f"{self.name}: {self.num_objects} objects, {len(places)} found")
+        strays = [address for address in places if not self._holds(address)]
+        require(not strays, f"{self.name}: an object belongs to no slab")
+
+    def _holds(self, address: int) -> bool:
+        slab = self._slabs.get(self._alloc.pages.head(address >> PAGE_SHIFT))
+        return slab is not None and (address - (slab.pfn << PAGE_SHIFT)) % self.size == 0
+
     @property
     def active_objects(self) -> int:
         """Allocated objects, exactly (SLUB's slabinfo also counts what lies on CPUs' stacks)."""
@@ -331,6 +352,18 @@ class SlabAllocator:
             stat.nr_slab_unreclaimable += pages
         if pages < 0:
             self.alloc.reclaim.account_reclaimed_pages(-pages)
+
+    def check(self) -> None:
+        """Recompute objects, slabs and gauges. Raises InvariantBroken."""
+        nodes = len(self.alloc.topology.nodes)
+        pages = {False: [0] * nodes, True: [0] * nodes}
+        for cache in self.caches:
+            cache.check()
+            for slab in cache.slabs():
+                pages[cache.reclaimable][slab.nid] += 1 << slab.order
+        for nid, stat in enumerate(self.alloc.node_stats):
+            require(stat.nr_slab_unreclaimable == pages[False][nid], f"node {nid}: nr_slab_unreclaimable is wrong")
+            require(stat.nr_slab_reclaimable == pages[True][nid], f"node {nid}: nr_slab_reclaimable is wrong")
 
     def shrink_all(self) -> int:
         """Shrink every cache; returns pages freed."""
