@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Gap tracking and gap search of the maple tree (Linux: lib/maple_tree.c).
+
+Invariant: in a tree with ALLOC_RANGE, ``gaps[i]`` of every inner node is the longest NULL stretch below child i. A NULL
+stretch never crosses the border of two leaves (no leaf but the last ends in NULL), so each is seen whole by one leaf.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from memtwin.lib.maple_tree.node import LEAF_64, MapleNode
+
+__all__ = ["find_gap", "find_gap_rev", "max_gap", "set_gap"]
+
+
+def max_gap(node: MapleNode) -> int:
+    """Longest NULL stretch below a node, in indexes: the largest gap of an inner node, computed for a leaf."""
+    if node.kind != LEAF_64:
+        return max(node.gaps)
+    best = 0
+    pivots = node.pivots
+    for i, entry in enumerate(node.slots):
+        if entry is None:
+            gap = pivots[i] - (pivots[i - 1] if i else node.min - 1)
+            if gap > best:
+                best = gap
+    return best
+
+
+def set_gap(node: MapleNode, gap: int) -> None:
+    """Tell a node's ancestors that the longest gap below it is now ``gap``; stops where a maximum does not change."""
+    while (parent := node.parent) is not None:
+        gaps = parent.gaps
+        slot = node.parent_slot
+        if gaps[slot] == gap:
+            return
+        gaps[slot] = gap
+        gap = max(gaps)
+        node = parent
+
+
+def find_gap(node: MapleNode, first: int, last: int, size: int) -> int | None:
+    """Lowest start of a NULL stretch of ``size`` indexes inside [first, last], below ``node``; None if there is none.
+
+    A gap kept in an inner node bounds the whole child, so a descent may fail when the window cuts the child; the search
+    then goes on with the next child.
+    """
+    slots = node.slots
+    pivots = node.pivots
+    begin = bisect_left(pivots, first) if first > node.min else 0
+    start = pivots[begin - 1] + 1 if begin else node.min
+    leaf = node.kind == LEAF_64
+    for i in range(begin, len(slots)):
+        if start > last:
+            return None
+        if leaf:
+            if slots[i] is None:
+                low = start if start > first else first
+                high = pivots[i] if pivots[i] < last else last
+                if high - low + 1 >= size:
+                    return low
+        elif node.gaps[i] >= size:
+            found = find_gap(slots[i], first, last, size)
+            if found is not None:
+                return found
+        start = pivots[i] + 1
+    return None
+
+
+def find_gap_rev(node: MapleNode, first: int, last: int, size: int) -> int | None:
+    """Highest end of a NULL stretch of ``size`` indexes inside [first, last], below ``node``; None if there is none."""
+    slots = node.slots
+    pivots = node.pivots
+    end = pivots[-1]
+    leaf = node.kind == LEAF_64
+    for i in range(bisect_left(pivots, last) if last < end else len(slots) - 1, -1, -1):
+        end = pivots[i]
+        if end < first:
+            return None
+        if leaf:
+            if slots[i] is None:
+                start = pivots[i - 1] + 1 if i else node.min
+                low = start if start > first else first
+                high = end if end < last else last
+                if high - low + 1 >= size:
+                    return high
+        elif node.gaps[i] >= size:
+            found = find_gap_rev(slots[i], first, last, size)
+            if found is not None:
+                return found
+    return None

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The maple tree and its normal API (Linux: lib/maple_tree.c, include/linux/maple_tree.h).
+
+A total function from index (0..2^64-1) to entry: ranges, both ends inclusive, that cover the whole index space; what
+nobody stored is a NULL range. Names: ``mtree_load(mt, i)`` is ``tree.load(i)``, ``mtree_store_range`` is
+``tree.store_range``, ``mtree_insert_range`` ``insert_range``, ``mtree_erase`` ``erase``, ``mt_find`` ``find``,
+``mtree_alloc_range`` ``alloc_range``, ``mtree_alloc_rrange`` ``alloc_rrange``, ``mtree_destroy`` ``destroy``,
+``mt_set_in_rcu`` ``set_in_rcu``; a cursor (``mas_*``) is ``MaState``.
+
+An empty tree and a single entry at [0, 0] (held in the root word) cost no node: ``root`` is then a stand-in leaf with
+address 0, so that reading needs no special case. ``seq`` grows with every store that moves a border; a cursor that sees
+another value than it left walks again (Linux: it finds its node dead).
+
+Locks: every write holds the tree's lock: its own spinlock, dropped around an allocation that may sleep, or an external
+one (LOCK_EXTERN), kept. ``lock`` is None (not checked) or the object to ask.
+"""
+
+from __future__ import annotations
+
+import errno
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from memtwin.errors import InvariantBroken
+from memtwin.lib.gfp_types import GFP_KERNEL
+from memtwin.lib.maple_tree.check import check_tree
+from memtwin.lib.maple_tree.node import (
+    INDEX_MAX,
+    LEAF_64,
+    MT_FLAGS_ALLOC_RANGE,
+    MT_FLAGS_HEIGHT_MASK,
+    MT_FLAGS_HEIGHT_OFFSET,
+    MT_FLAGS_LOCK_EXTERN,
+    MT_FLAGS_LOCK_MASK,
+    MT_FLAGS_USE_RCU,
+    XA_ZERO_ENTRY,
+    Entry,
+    MapleNode,
+    NodeAllocator,
+    RcuQueue,
+    next_node,
+)
+from memtwin.lib.maple_tree.state import MaState
+
+if TYPE_CHECKING:
+    from memtwin.hw.work import Work
+
+__all__ = ["MapleTree", "TreeLock"]
+
+
+class TreeLock(Protocol):
+    """What a tree asks of its lock; lock/unlock only of a tree that does not have LOCK_EXTERN."""
+
+    def is_held(self) -> bool:
+        """Whether the current task holds it for write."""
+
+    def lock(self) -> None:
+        """Take it."""
+
+    def unlock(self) -> None:
+        """Release it."""
+
+
+class MapleTree:
+    """One tree.
+
+    ``flags``: ALLOC_RANGE, USE_RCU and a lock kind; ``rcu``: where nodes that die in RCU mode wait (None: freed at
+    once).
+    """
+
+    __slots__ = (
+        "_flags",
+        "allocator",
+        "height",
+        "in_rcu",
+        "lock",
+        "node_count",
+        "rcu",
+        "root",
+        "seq",
+        "track_gaps",
+        "work",
+    )
+
+    def __init__(
+        self,
+        allocator: NodeAllocator,
+        flags: int = 0,
+        work: Work | None = None,
+        *,
+        rcu: RcuQueue | None = None,
+        lock: TreeLock | None = None,
+    ) -> None:
+        self.allocator = allocator
+        self._flags = flags & ~(MT_FLAGS_HEIGHT_MASK | MT_FLAGS_USE_RCU)
+        self.in_rcu = bool(flags & MT_FLAGS_USE_RCU)
+        self.track_gaps = bool(flags & MT_FLAGS_ALLOC_RANGE)
+        self.work = work
+        self.rcu = rcu
+        self.lock = lock
+        self.root = _stand_in(None)
+        self.height = 0  #: levels of nodes; 0: none
+        self.node_count = 0  #: nodes in the tree
+        self.seq = 0
+
+    # -- reading
+
+    def load(self, index: int) -> Entry:
+        """Entry at ``index``, or None."""
+        node = self.root
+        if self.work is not None:
+            self.work.nodes += self.height
+        while node.kind != LEAF_64:
+            node = node.slots[bisect_left(node.pivots, index)]
+        entry = node.slots[bisect_left(node.pivots, index)]
+        return None if entry is XA_ZERO_ENTRY else entry
+
+    def find(self, index: int, max: int = INDEX_MAX) -> Entry:
+        """First entry whose range meets [index, max], or None (mt_find without its cursor)."""
+        node = self.root
+        if self.work is not None:
+            self.work.nodes += self.height
+        while node.kind != LEAF_64:
+            node = node.slots[bisect_left(node.pivots, index)]
+        pivots, slots = node.pivots, node.slots
+        offset = bisect_left(pivots, index)
+        entry = slots[offset]
+        if entry is None:  # then the next range is not NULL, and in the same leaf
+            if pivots[offset] >= max or offset + 1 == len(slots):
+                return None
+            entry = slots[offset + 1]
+        if entry is XA_ZERO_ENTRY:
+            mas = MaState(self, index)
+            while entry is XA_ZERO_ENTRY:
+                entry = mas.find(max)
+        return entry
+
+    def ranges(self) -> Iterator[tuple[int, int, Entry]]:
+        """(first, last, entry) of every range in order, NULL ranges and zero entries included."""
+        node: MapleNode | None = self.root
+        while node is not None and node.kind != LEAF_64:
+            node = node.slots[0]
+        while node is not None:
+            first = node.min
+            for last, entry in zip(node.pivots, node.slots, strict=True):
+                yield first, last, entry
+                first = last + 1
+            node = next_node(node)
+
+    def entries(self) -> Iterator[Entry]:
+        """The entries in order of their index, without NULL and zero entries."""
+        return (entry for _, _, entry in self.ranges() if entry is not None and entry is not XA_ZERO_ENTRY)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is stored at all."""
+        return not self.root.addr and self.root.slots[0] is None
+
+    @property
+    def flags(self) -> int:
+        """The tree flags as Linux keeps them, height included."""
+        return self._flags | (MT_FLAGS_USE_RCU if self.in_rcu else 0) | self.height << MT_FLAGS_HEIGHT_OFFSET
+
+    @property
+    def external_lock(self) -> bool:
+        """Whether the tree is protected by a lock that is not its own (and may be slept under)."""
+        return self._flags & MT_FLAGS_LOCK_MASK == MT_FLAGS_LOCK_EXTERN
+
+    # -- writing: each takes the internal lock itself (if there is one to take)
+
+    def store_range(self, first: int, last: int, entry: Entry, gfp: int = GFP_KERNEL) -> Entry:
+        """Overwrite [first, last]; returns the old content of ``first``. OSError: EINVAL, ENOMEM."""
+        _refuse_reserved(entry)
+        if first > last:
+            raise OSError(errno.EINVAL, "maple tree: first > last")
+        with _Locked(self):
+            return MaState(self, first, last).store_gfp(entry, gfp)
+
+    def store(self, index: int, entry: Entry, gfp: int = GFP_KERNEL) -> Entry:
+        """``store_range`` over one index."""
+        return self.store_range(index, index, entry, gfp)
+
+    def insert_range(self, first: int, last: int, entry: Entry, gfp: int = GFP_KERNEL) -> None:
+        """Store only if the whole interval is NULL. OSError: EEXIST, EINVAL, ENOMEM."""
+        _refuse_reserved(entry)
+        with _Locked(self):
+            MaState(self, first, last).insert(entry, gfp)
+
+    def insert(self, index: int, entry: Entry, gfp: int = GFP_KERNEL) -> None:
+        """``insert_range`` over one index."""
+        self.insert_range(index, index, entry, gfp)
+
+    def erase(self, index: int) -> Entry:
+        """Store NULL over the whole range that holds ``index``; returns the old entry. OSError: ENOMEM."""
+        with _Locked(self):
+            entry = MaState(self, index, index).erase()
+        return None if entry is XA_ZERO_ENTRY else entry
+
+    def alloc_range(self, entry: Entry, size: int, min: int, max: int, gfp: int = GFP_KERNEL) -> int:
+        """Store ``entry`` over the lowest free ``size`` indexes inside [min, max]; returns the first one.
+
+        OSError: EINVAL (also: a tree without ALLOC_RANGE), EBUSY when nothing fits, ENOMEM.
+        """
+        return self._alloc(entry, size, min, max, gfp, rev=False)
+
+    def alloc_rrange(self, entry: Entry, size: int, min: int, max: int, gfp: int = GFP_KERNEL) -> int:
+        """As ``alloc_range``, the highest place."""
+        return self._alloc(entry, size, min, max, gfp, rev=True)
+
+    def _alloc(self, entry: Entry, size: int, min: int, max: int, gfp: int, *, rev: bool) -> int:
+        _refuse_reserved(entry)
+        with _Locked(self):
+            mas = MaState(self, 0, 0)
+            if rev:
+                mas.empty_area_rev(min, max, size)
+            else:
+                mas.empty_area(min, max, size)
+            index = mas.index
+            mas.insert(entry, gfp)
+        return index
+
+    def set_in_rcu(self) -> None:
+        """From now on readers may walk without the lock: no node they can see is edited or freed at once."""
+        self.in_rcu = True
+
+    def clear_in_rcu(self) -> None:
+        """No more readers outside the lock: nodes are edited in place and freed at once."""
+        self.in_rcu = False
+
+    def destroy(self) -> None:
+        """Forget everything and free all nodes."""
+        self.assert_locked()
+        nodes = self.all_nodes()
+        self.set_root_word(None)
+        self.bury(nodes)
+
+    # -- for the write side of this package and for debugging
+
+    def check(self) -> None:
+        """Recompute what the tree keeps; InvariantBroken names the first condition that does not hold."""
+        check_tree(self)
+
+    def assert_locked(self) -> None:
+        """Linux: "suspicious RCU usage" from lockdep. InvariantBroken when the lock is known and not held."""
+        if self.lock is not None and not self.lock.is_held():
+            raise InvariantBroken("maple tree written without its lock held")
+
+    def all_nodes(self) -> list[MapleNode]:
+        """Every node, level by level from the root; [] when there is none."""
+        level = [self.root] if self.root.addr else []
+        nodes: list[MapleNode] = []
+        while level:
+            nodes += level
+            level = [child for node in level for child in node.slots] if level[0].kind != LEAF_64 else []
+        return nodes
+
+    def set_root_word(self, entry: Entry) -> None:
+        """Become a tree without nodes: empty, or one entry at [0, 0]."""
+        self.root = _stand_in(entry)
+        self.height = 0
+        self.seq += 1
+
+    def set_root_leaf(self, node: MapleNode) -> None:
+        """Become a tree of one new leaf; the caller buries what was there."""
+        self.root = node
+        self.height = 1
+        self.node_count += 1
+        self.seq += 1
+
+    def bury(self, nodes: list[MapleNode]) -> None:
+        """Nodes that are no longer part of the tree: mark them dead, free them now or after the grace period."""
+        self.node_count -= len(nodes)
+        for node in nodes:
+            node.dead = True
+        if self.in_rcu and self.rcu is not None:
+            for node in nodes:
+                self.rcu.call_rcu(self.allocator, node.addr)
+        elif nodes:
+            self.allocator.free_bulk([node.addr for node in nodes])
+
+    def __repr__(self) -> str:
+        return f"<MapleTree height {self.height}, {self.node_count} nodes>"
+
+
+class _Locked:
+    """Hold a tree's own spinlock, if it has one and the caller does not hold it already; check an external one."""
+
+    __slots__ = ("_mine", "_tree")
+
+    def __init__(self, tree: MapleTree) -> None:
+        self._tree = tree
+        self._mine = tree.lock is not None and not tree.external_lock and not tree.lock.is_held()
+
+    def __enter__(self) -> None:
+        if self._mine:
+            assert self._tree.lock is not None
+            self._tree.lock.lock()
+
+    def __exit__(self, *_: object) -> None:
+        if self._mine:
+            assert self._tree.lock is not None
+            self._tree.lock.unlock()
+
+
+def _stand_in(entry: Entry) -> MapleNode:
+    """The leaf that stands for a tree without nodes."""
+    if entry is None:
+        return MapleNode(0, LEAF_64, 0, [INDEX_MAX], [None], [])
+    return MapleNode(0, LEAF_64, 0, [0, INDEX_MAX], [entry, None], [])
+
+
+def _refuse_reserved(entry: Entry) -> None:
+    """EINVAL for what the normal API does not store: the zero entry and words below 4096 with low bits 10."""
+    if entry is XA_ZERO_ENTRY or (isinstance(entry, int) and entry < 4096 and entry & 3 == 2):
+        raise OSError(errno.EINVAL, "maple tree: reserved entry")

@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What one store does to the nodes of a maple tree (Linux: lib/maple_tree.c).
+
+The first that applies: empty tree or root word, spanning store, exact fit, new root, rebalance, split, append or slot
+store (in place), node store (section T5 of the specification).
+
+Invariants: a store never touches entries outside its interval, though it may shrink the two at its edges. In RCU mode a
+node that readers may be in changes by a single word only (exact fit; one border between two ranges moves); all else
+makes a new node. Nodes are taken before anything is changed, so ENOMEM leaves the tree as it was.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from memtwin.lib.maple_tree.gaps import max_gap, set_gap
+from memtwin.lib.maple_tree.node import (
+    BULK_MAX,
+    GFP_FIRST_TRY,
+    INDEX_MAX,
+    LEAF_64,
+    LEAF_LEAST_END,
+    LEAF_SLOTS,
+    MA_ACTIVE,
+    Entry,
+    MapleNode,
+    NodeAllocator,
+    NodesWanted,
+    next_node,
+)
+from memtwin.lib.maple_tree.rebuild import Run, rebuild
+
+if TYPE_CHECKING:
+    from memtwin.lib.maple_tree.state import MaState
+
+__all__ = ["fill_reserve", "level_last_leaf", "nodes_for", "store"]
+
+_STALE = -1  # a sequence number no tree has: the cursor walks again before it moves
+
+
+def store(mas: MaState, entry: Entry) -> Entry:
+    """Overwrite [mas.index, mas.last] by ``entry``; returns what was at the first index.
+
+    Afterwards index/last are the range stored (a NULL: as widened). Raises NodesWanted (an OSError, ENOMEM) when the
+    cursor's reserve is short and the allocator refuses a first try; the tree is then untouched.
+    """
+    tree = mas.tree
+    first = mas.index
+    last = mas.last
+    node = tree.root
+    while node.kind != LEAF_64:
+        node = node.slots[bisect_left(node.pivots, first)]
+    if last > node.pivots[-1] or (entry is None and last == node.pivots[-1] != INDEX_MAX):
+        return _store_spanning(mas, node, entry)
+    old, o0, o1, first, last, start, stop = _locate(node, first, last, entry)
+    if not node.addr:
+        _store_root(mas, _changed(node, o0, o1, first, last, entry), first, last)
+        return old
+
+    slots = node.slots
+    parent = node.parent
+    track = parent is not None and tree.track_gaps
+    keep_left = first > start
+    keep_right = last < stop
+    if o0 == o1 and not keep_left and not keep_right:  # exact fit
+        was_null = slots[o0] is None
+        slots[o0] = entry
+        if track and was_null is not (entry is None):
+            set_gap(node, max_gap(node))
+        mas.status = MA_ACTIVE
+        mas.index = first
+        mas.last = last
+        mas.node = node
+        mas.offset = o0
+        mas.seq = tree.seq
+        return old
+
+    count = len(slots) - o1 + o0 + keep_left + keep_right
+    if (
+        count > LEAF_SLOTS
+        or (count <= LEAF_LEAST_END and parent is not None and not mas.bulk)
+        or last - first == INDEX_MAX
+    ):
+        _store_beyond_leaf(mas, node, _changed(node, o0, o1, first, last, entry), first, last)
+        return old
+
+    pivots = node.pivots
+    in_place = not tree.in_rcu or (o1 - o0 == 1 and keep_left is not keep_right)
+    if not in_place:
+        alloc = mas.alloc
+        addr = alloc.pop() if alloc else tree.allocator.alloc(GFP_FIRST_TRY)
+        if not addr:
+            raise NodesWanted(1)
+    # The longest NULL stretch that goes: a leaf is scanned again only when its longest one may have gone.
+    lost = 0
+    if track:
+        if o0 == o1:
+            if old is None:
+                lost = stop - start + 1
+        else:
+            for i in range(o0, o1 + 1):
+                if slots[i] is None:
+                    lost = max(lost, pivots[i] - (pivots[i - 1] if i else node.min - 1))
+
+    if keep_left:
+        borders = [first - 1, last, stop] if keep_right else [first - 1, last]
+        entries = [slots[o0], entry, slots[o1]] if keep_right else [slots[o0], entry]
+    else:
+        borders = [last, stop] if keep_right else [last]
+        entries = [entry, slots[o1]] if keep_right else [entry]
+    o1 += 1
+    if in_place:
+        pivots[o0:o1] = borders
+        slots[o0:o1] = entries
+    else:
+        dead = node
+        node = MapleNode(
+            addr, LEAF_64, dead.min, pivots[:o0] + borders + pivots[o1:], slots[:o0] + entries + slots[o1:], []
+        )
+        if parent is None:
+            tree.root = node
+        else:
+            node.parent = parent
+            node.parent_slot = slot = dead.parent_slot
+            parent.slots[slot] = node
+        dead.dead = True
+        if tree.rcu is None:
+            tree.allocator.free(dead.addr)
+        else:
+            tree.rcu.call_rcu(tree.allocator, dead.addr)
+
+    mas.status = MA_ACTIVE
+    mas.index = first
+    mas.last = last
+    mas.node = node
+    mas.offset = o0 + keep_left
+    mas.seq = tree.seq = tree.seq + 1
+    if track and (lost or entry is None):
+        assert parent is not None
+        known = parent.gaps[node.parent_slot]
+        made = last - first + 1 if entry is None else 0
+        if made > known:
+            set_gap(node, made)
+        elif lost >= known > made:
+            set_gap(node, max_gap(node))
+    return old
+
+
+def nodes_for(mas: MaState, entry: Entry) -> int:
+    """How many nodes Linux 6.7 asks for before it stores ``entry`` (mas_preallocate): the worst case of the kind of
+    store.
+
+    A slot store counts 1 although it will need none (so until 6.8).
+    """
+    tree = mas.tree
+    first, last = mas.index, mas.last
+    node = tree.root
+    if (first == 0 and last == INDEX_MAX) or not node.addr:
+        return 1
+    while node.kind != LEAF_64:
+        node = node.slots[bisect_left(node.pivots, first)]
+    if last > node.pivots[-1] or (entry is None and last == node.pivots[-1] != INDEX_MAX):
+        return 3 * tree.height + 1
+    _, o0, o1, first, last, start, stop = _locate(node, first, last, entry)
+    if o0 == o1 and first == start and last == stop:
+        return 0
+    new_end = len(node.slots) - o1 + o0 + (first > start) + (last < stop) - 1
+    if new_end >= LEAF_SLOTS:
+        return 2 * tree.height + 1
+    if node.parent is None:
+        return 1
+    return 2 * tree.height - 1 if new_end - 1 <= LEAF_LEAST_END else 1
+
+
+def fill_reserve(allocator: NodeAllocator, reserve: list[int], wanted: int, gfp: int) -> bool:
+    """Bring a reserve up to ``wanted`` nodes: the first one alone, the rest in bulks of up to 30.
+
+    False when the allocator refuses; what it gave before stays in the reserve.
+    """
+    if not reserve and wanted > 0:
+        addr = allocator.alloc(gfp)
+        if not addr:
+            return False
+        reserve.append(addr)
+    while (missing := wanted - len(reserve)) > 0:
+        addrs = allocator.alloc_bulk(gfp, min(missing, BULK_MAX))
+        if not addrs:
+            return False
+        reserve += addrs
+    return True
+
+
+def level_last_leaf(mas: MaState) -> None:
+    """After filling by append.
+
+    A last leaf with fewer than 5 slots is levelled with its left sibling, if nodes can be had.
+    """
+    tree = mas.tree
+    node = tree.root
+    while node.kind != LEAF_64:
+        node = node.slots[-1]
+    if node.parent is None or len(node.slots) >= LEAF_LEAST_END - 1:
+        return
+    if fill_reserve(tree.allocator, mas.alloc, 2 * tree.height - 1, GFP_FIRST_TRY):
+        _rebalance(mas, node, Run(LEAF_64, node.min, node.pivots, node.slots, []))
+
+
+def _locate(node: MapleNode, first: int, last: int, entry: Entry) -> tuple[Entry, int, int, int, int, int, int]:
+    """Where a store inside one leaf goes: (entry at first, first and last slot touched, first, last, start, stop).
+
+    A NULL is widened over NULL neighbours, so first/last may come back wider; start/stop are the outer limits of the
+    slots.
+    """
+    pivots = node.pivots
+    slots = node.slots
+    o0 = bisect_left(pivots, first)
+    o1 = o0 if last <= pivots[o0] else bisect_left(pivots, last, o0 + 1)
+    start = pivots[o0 - 1] + 1 if o0 else node.min
+    stop = pivots[o1]
+    old = slots[o0]
+    if entry is None:
+        if old is None:
+            first = start
+        elif first == start and o0 and slots[o0 - 1] is None:
+            o0 -= 1
+            first = start = pivots[o0 - 1] + 1 if o0 else node.min
+        if slots[o1] is None:
+            last = stop
+        elif last == stop != pivots[-1] and slots[o1 + 1] is None:
+            o1 += 1
+            last = stop = pivots[o1]
+    return old, o0, o1, first, last, start, stop
+
+
+def _changed(node: MapleNode, o0: int, o1: int, first: int, last: int, entry: Entry) -> Run:
+    """The contents of a leaf after a store over [first, last], whose limits lie in slots o0 and o1."""
+    return _joined(node, o0, first, last, entry, node, o1)
+
+
+def _joined(left: MapleNode, o0: int, first: int, last: int, entry: Entry, right: MapleNode, o1: int) -> Run:
+    """What remains of ``left`` before first, the entry, what remains of ``right`` behind last (which lies in its slot
+    o1).
+    """
+    pivots, slots = left.pivots[:o0], left.slots[:o0]
+    if first > (pivots[-1] + 1 if o0 else left.min):
+        pivots.append(first - 1)
+        slots.append(left.slots[o0])
+    pivots.append(last)
+    slots.append(entry)
+    if o1 >= 0 and last < right.pivots[o1]:
+        pivots.append(right.pivots[o1])
+        slots.append(right.slots[o1])
+    return Run(LEAF_64, left.min, pivots + right.pivots[o1 + 1 :], slots + right.slots[o1 + 1 :], [])
+
+
+def _take(mas: MaState, wanted: int) -> None:
+    """Have at least ``wanted`` nodes in the reserve, or raise NodesWanted."""
+    if len(mas.alloc) < wanted and not fill_reserve(mas.tree.allocator, mas.alloc, wanted, GFP_FIRST_TRY):
+        raise NodesWanted(wanted)
+
+
+def _stored(mas: MaState, first: int, last: int) -> None:
+    """Leave the cursor on the range stored, its node unknown."""
+    mas.tree.seq += 1
+    mas.status = MA_ACTIVE
+    mas.index = first
+    mas.last = last
+    mas.seq = _STALE
+
+
+def _store_root(mas: MaState, run: Run, first: int, last: int) -> None:
+    """A store into an empty tree or one with a root word: stays without node, or gets its first one."""
+    tree = mas.tree
+    if len(run.slots) == 1 and run.slots[0] is None:
+        tree.set_root_word(None)
+    elif run.pivots[0] == 0 and len(run.slots) == 2 and run.slots[1] is None and _fits_root_word(run.slots[0]):
+        tree.set_root_word(run.slots[0])
+    else:
+        _take(mas, 1)
+        tree.set_root_leaf(MapleNode(mas.alloc.pop(), LEAF_64, 0, run.pivots, run.slots, []))
+    _stored(mas, first, last)
+
+
+def _fits_root_word(entry: Entry) -> bool:
+    """Whether an entry can not be taken for a node pointer: words whose low bits are 10 can."""
+    return not (isinstance(entry, int) and entry & 3 == 2)
+
+
+def _store_beyond_leaf(mas: MaState, node: MapleNode, run: Run, first: int, last: int) -> None:
+    """A store whose leaf comes out too full, too small, or the only range of the tree."""
+    tree = mas.tree
+    if last - first == INDEX_MAX:
+        _new_root(mas, run.slots[0])
+    elif len(run.slots) > LEAF_SLOTS:
+        _take(mas, 2 * tree.height + 1)
+        rebuild(tree, mas.alloc, run, node, node, push=True, bulk=mas.bulk)
+    else:
+        _take(mas, 2 * tree.height - 1)
+        _rebalance(mas, node, run)
+    _stored(mas, first, last)
+
+
+def _new_root(mas: MaState, entry: Entry) -> None:
+    """One range for the whole index space: a leaf with a single slot, or an empty tree."""
+    tree = mas.tree
+    if entry is not None:
+        _take(mas, 1)
+    old = tree.all_nodes()
+    if entry is None:
+        tree.set_root_word(None)
+    else:
+        tree.set_root_leaf(MapleNode(mas.alloc.pop(), LEAF_64, 0, [INDEX_MAX], [entry], []))
+    tree.bury(old)
+
+
+def _rebalance(mas: MaState, node: MapleNode, run: Run) -> None:
+    """Pour a leaf that came out too small together with its right sibling, or the left one if there is none."""
+    assert node.parent is not None
+    siblings = node.parent.slots
+    slot = node.parent_slot
+    left = right = node
+    if slot + 1 < len(siblings):
+        right = siblings[slot + 1]
+        run.append(right)
+    else:
+        left = siblings[slot - 1]
+        run.prepend(left)
+    rebuild(mas.tree, mas.alloc, run, left, right, push=False, bulk=mas.bulk)
+
+
+def _store_spanning(mas: MaState, left: MapleNode, entry: Entry) -> Entry:
+    """A store that ends in another leaf, or would leave a leaf ending in NULL."""
+    tree = mas.tree
+    first, last = mas.index, mas.last
+    o0 = bisect_left(left.pivots, first)
+    old = left.slots[o0]
+    right = tree.root
+    while right.kind != LEAF_64:
+        right = right.slots[bisect_left(right.pivots, last)]
+    o1 = bisect_left(right.pivots, last)
+    if entry is None:
+        start = left.pivots[o0 - 1] + 1 if o0 else left.min
+        if old is None:
+            first = start
+        elif first == start and o0 and left.slots[o0 - 1] is None:
+            o0 -= 1
+            first = left.pivots[o0 - 1] + 1 if o0 else left.min
+        if right.slots[o1] is None:
+            last = right.pivots[o1]
+        elif last == right.pivots[o1] != INDEX_MAX:
+            if last != right.pivots[-1]:
+                o1 += 1
+            else:  # a NULL up to a leaf's last index moves into the next leaf
+                following = next_node(right)
+                assert following is not None
+                right, o1 = following, 0
+            if right.slots[o1] is None:
+                last = right.pivots[o1]
+            else:
+                o1 -= 1
+    if last - first == INDEX_MAX:
+        _new_root(mas, entry)
+    else:
+        _take(mas, 3 * tree.height + 1)
+        run = _joined(left, o0, first, last, entry, right, o1)
+        rebuild(tree, mas.alloc, run, left, right, push=False, bulk=mas.bulk)
+    _stored(mas, first, last)
+    return old
