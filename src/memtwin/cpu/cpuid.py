@@ -2,8 +2,9 @@
 """What CPUID answers: a Nehalem-class machine with what Unicorn executes rightly, and nothing that depends on the host.
 
 No AVX (partly mis-decoded), no RDRAND (not deterministic), no ERMS (``rep stosb`` is 15 times slower than SSE stores
-under emulation), no XSAVE, no FSGSBASE. The vendor stays GenuineIntel because C libraries choose their routines by
-it; the brand string is ours. Source of the fields: Intel SDM volume 2A, CPUID.
+under emulation), no RDTSCP (invalid in Unicorn's Nehalem), no XSAVE, no FSGSBASE. The vendor stays GenuineIntel
+because C libraries choose their routines by it; the brand string is ours. Source of the fields: Intel SDM volume 2A,
+CPUID.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ _FEATURES_EDX: Final = 0x078B_FBFF
 _FEATURES_ECX: Final = 1 << 0 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 23
 _CLFLUSH_LINE: Final = 8  # in units of 8 bytes
 
-# Leaf 0x80000001: lahf in ECX; syscall, nx, rdtscp, long mode in EDX.
+# Leaf 0x80000001: lahf in ECX; syscall, nx, long mode in EDX.
 _EXTENDED_ECX: Final = 1 << 0
-_EXTENDED_EDX: Final = 1 << 11 | 1 << 20 | 1 << 27 | 1 << 29
+_EXTENDED_EDX: Final = 1 << 11 | 1 << 20 | 1 << 29
 
 
 def _text(text: bytes) -> Answer:

@@ -40,6 +40,7 @@ from memtwin.cpu.base import (
     TRAP_PAGE_FAULT,
     TRAP_SYSCALL,
     X86_TRAP_BP,
+    X86_TRAP_DB,
     X86_TRAP_GP,
     X86_TRAP_OF,
     X86_TRAP_PF,
@@ -56,11 +57,26 @@ from memtwin.cpu.hostcode import (
     TRAPPED_SYSCALL,
     Callbacks,
 )
-from memtwin.cpu.uccontext import UcContext
+from memtwin.cpu.insn import code_at, is_read_modify_write
+from memtwin.cpu.uccontext import RESET_FXSAVE, UcContext
 from memtwin.cpu.uclib import UcLib
 from memtwin.cpu.ucstate import FETCH_FAULT, Uncalibrated, find_live, measure, view
 from memtwin.errors import BadInput, InvariantBroken
-from memtwin.hw.paging import ACCESSED, DIRTY, ENTRIES, PF_RSVD, PRESENT, PSE, PUD_SHIFT, RW, TABLE_FLAGS, USER, make
+from memtwin.hw.paging import (
+    ACCESSED,
+    DIRTY,
+    ENTRIES,
+    PF_INSTR,
+    PF_RSVD,
+    PF_WRITE,
+    PRESENT,
+    PSE,
+    PUD_SHIFT,
+    RW,
+    TABLE_FLAGS,
+    USER,
+    make,
+)
 from memtwin.hw.ram import PAGE_SHIFT, PAGE_SIZE, Ram
 from memtwin.hw.tlb import MmTlb, Tlb
 
@@ -81,6 +97,7 @@ _EFER: Final = 0xC000_0080, 0x801  # SCE NXE
 _STAR: Final = 0xC000_0081, 0x23 << 48 | 0x10 << 32
 _RFLAGS: Final = 0x202  # IF, and bit 1 that is always set
 
+_TF: Final = 1 << 8  # single step
 _INT_LENGTH: Final = 2  # CD ib
 _FOREVER: Final = 1 << 62
 _MASK32: Final = (1 << 32) - 1
@@ -154,8 +171,8 @@ class UcCpu:
         lib.add_hook(uc, uclib.HOOK_TYPE_INSN, calls.syscall, calls.data, uclib.INS_SYSCALL)
         if self._preempt:
             lib.add_hook(uc, uclib.HOOK_TYPE_BLOCK, calls.block, calls.data)
-        self._thunks = [uclib.HOOK_BOOL(call) for call in (self._on_cpuid, self._on_rdtsc, self._on_rdtscp)]
-        for thunk, instruction in zip(self._thunks, (uclib.INS_CPUID, uclib.INS_RDTSC, uclib.INS_RDTSCP), strict=True):
+        self._thunks = uclib.HOOK_BOOL(self._on_cpuid), uclib.HOOK_BOOL(self._on_rdtsc)
+        for thunk, instruction in zip(self._thunks, (uclib.INS_CPUID, uclib.INS_RDTSC), strict=True):
             lib.add_hook(uc, uclib.HOOK_TYPE_INSN, ctypes.cast(thunk, ctypes.c_void_p).value or 0, 0, instruction)
 
     def _map_memory(self) -> None:
@@ -192,6 +209,7 @@ class UcCpu:
         for register, mark in zip((*uclib.REG_GPR, uclib.REG_FS_BASE, uclib.REG_GS_BASE), marks, strict=True):
             self._write(register, mark)
         before = self._blob()
+        self._cells[CELL_BUDGET] = _FOREVER
         error = lib.emu_start(uc, _BOOT_CODE, 0, 0, 0)
         if error or self._cells[CELL_TRAP] != X86_TRAP_PF:
             raise Uncalibrated(f"unicorn: ring 3 was not reached ({lib.strerror(error).decode()})")
@@ -206,6 +224,8 @@ class UcCpu:
         for index in (*range(RIP + 1), layout.q_fs_base, layout.q_gs_base, layout.q_cr2):
             self._template.q[index] = 0
         self._template.i[layout.i_old_exception] = -1
+        # Unicorn starts with a zero control word (all exceptions unmasked), not with what FNINIT leaves.
+        self._template.fxrstor(RESET_FXSAVE)
 
     def _find_live(self, registers: bytes) -> tuple[memoryview[int], memoryview[int]] | None:
         """Views of the live state, or None. A candidate counts if a register that a public call writes moves in it."""
@@ -290,10 +310,8 @@ class UcCpu:
         if trapped == X86_TRAP_PF and not i[layout.i_error + 1]:
             self.trap_addr = ctx.q[layout.q_cr2]
             self.trap_error = code = i[layout.i_error]
-            if code & PF_RSVD:
-                raise InvariantBroken(
-                    f"a page-table entry for {self.trap_addr:#x} has reserved bits or a frame beyond 1 TiB"
-                )
+            if code & (PF_WRITE | PF_INSTR | PF_RSVD) != PF_WRITE:
+                return self._read_fault(ctx, pgd_pfn, mm_tlb)
             return TRAP_PAGE_FAULT
         if trapped == TRAPPED_SYSCALL:
             q = ctx.q
@@ -301,6 +319,33 @@ class UcCpu:
             q[R11] = cells[CELL_FLAGS]
             return TRAP_SYSCALL
         return self._rare(ctx, trapped, error)
+
+    def _read_fault(self, ctx: UcContext, pgd_pfn: int, mm_tlb: MmTlb) -> int:
+        """A page fault that Unicorn reports as a read or an instruction fetch, made exact.
+
+        An instruction that reads and writes its operand faults as a write on a CPU (see ``insn``). And a block is
+        translated as a whole: if it runs into a page that is not there, Unicorn faults *before* its first
+        instruction. Then the instructions that come first are stepped over, one by one, to the trap that a CPU would
+        take.
+        """
+        if self.trap_error & PF_RSVD:
+            raise InvariantBroken(f"the entry of {self.trap_addr:#x} has reserved bits, or a frame beyond 1 TiB")
+        if not self.trap_error & PF_INSTR:
+            if is_read_modify_write(code_at(self._ram, pgd_pfn, ctx.q[RIP])):
+                self.trap_error |= PF_WRITE
+            return TRAP_PAGE_FAULT
+        if (self.trap_addr ^ ctx.q[RIP]) < PAGE_SIZE or ctx.rflags & _TF:
+            return TRAP_PAGE_FAULT
+        blocks = self.blocks
+        ctx.rflags |= _TF
+        try:
+            trap = self.run(ctx, pgd_pfn, mm_tlb)
+            while trap == TRAP_EXCEPTION and self.trap_vector == X86_TRAP_DB:
+                trap = self.run(ctx, pgd_pfn, mm_tlb)
+        finally:
+            ctx.rflags &= ~_TF
+            self.blocks = blocks + 1
+        return trap
 
     def _rare(self, ctx: UcContext, trapped: int, error: int) -> int:
         """Traps that are neither a page fault nor a system call."""
@@ -400,11 +445,6 @@ class UcCpu:
             self._poke(RDX, value >> 32 & _MASK32)
         except BaseException as error:
             self._stop_with(error)
-        return 1
-
-    def _on_rdtscp(self, uc: int, data: int) -> int:
-        self._on_rdtsc(uc, data)
-        self._poke(RCX, 0)  # TSC_AUX: node 0, processor 0
         return 1
 
     def _peek(self, index: int) -> int:

@@ -16,7 +16,7 @@ from memtwin.cpu.base import ThreadContext
 from memtwin.cpu.uclib import UcLib
 from memtwin.cpu.ucstate import Layout, view
 
-__all__ = ["UcContext"]
+__all__ = ["RESET_FXSAVE", "UcContext"]
 
 # FXSAVE64: bytes of the area, and where each Unicorn register is in it. FPSW comes first: it holds the top of the
 # stack, by which ST0 ... ST7 are found.
@@ -32,6 +32,8 @@ _TAG_AT: Final = 4
 _MASK_AT: Final = 28
 _MXCSR_MASK: Final = (0xFFFF).to_bytes(4, "little")
 _EMPTY: Final = 3
+#: x87 and SSE state after FNINIT and a reset of MXCSR: control word 0x37f, all registers empty, MXCSR 0x1f80.
+RESET_FXSAVE: Final = (0x37F).to_bytes(24, "little") + (0x1F80).to_bytes(4, "little") + _MXCSR_MASK + bytes(480)
 _GONE: Final[memoryview[int]] = memoryview(b"")
 
 

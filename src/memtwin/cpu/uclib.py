@@ -33,7 +33,6 @@ HOOK_TYPE_BLOCK: Final = 1 << 3
 
 INS_CPUID: Final = 113
 INS_RDTSC: Final = 608
-INS_RDTSCP: Final = 609
 INS_SYSCALL: Final = 699
 
 REG_CR0: Final = 50
@@ -71,7 +70,7 @@ HOOK_INTR = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_void_p)
 HOOK_BLOCK = ctypes.CFUNCTYPE(None, c_void_p, c_uint64, c_uint32, c_void_p)
 #: ``void (*)(uc, user_data)``: SYSCALL
 HOOK_VOID = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
-#: ``int (*)(uc, user_data)``: CPUID, RDTSC, RDTSCP; 1 means "replaced"
+#: ``int (*)(uc, user_data)``: CPUID, RDTSC; 1 means "replaced"
 HOOK_BOOL = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p)
 
 
