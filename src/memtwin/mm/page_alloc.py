@@ -3,7 +3,7 @@
 
 An allocation tries every zone of its zonelist at the low watermark, wakes kswapd, tries at min, reclaims, asks the OOM
 killer and fails. GFP bits say how far it may go. What depends only on CPU, GFP and node is computed once into a
-:class:`_Plan`.
+:class:`~memtwin.mm.gfp.AllocPlan`.
 
 Lock order (Linux): per-CPU list lock, then zone lock; here both are regions without a preemption point, counted in
 ``work.locks``. Invariants (``page_alloc_check.py``): every managed frame is in a free list, on a per-CPU list,
@@ -13,12 +13,12 @@ allocated or poisoned; free frames have refcount and mapcount 0; pfn 0 is never 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from memtwin.errors import BadInput, Deadlock, InvariantBroken
+from memtwin.errors import InvariantBroken
 from memtwin.hw.numa import Topology
 from memtwin.hw.ram import Ram
 from memtwin.hw.work import Work
@@ -30,104 +30,42 @@ from memtwin.mm.buddy import (
     MOVABLE,
     PAGEBLOCK_ORDER,
     PCP_TYPES,
-    RECLAIMABLE,
     TYPE_XOR,
-    UNMOVABLE,
+    Run,
     break_down_buddy_pages,
 )
-from memtwin.mm.page import CHECK_AT_FREE, PG_HEAD, PG_HWPOISON, PG_RESERVED, PG_TAKENOFF, PageArrays
+from memtwin.mm.gfp import AllocPlan
+from memtwin.mm.mm_init import FIRST_PFN, ZONE_MAP_SHIFT, ZoneLayout, memmap_pages
+from memtwin.mm.page import CHECK_AT_FREE, PG_HEAD, PG_HWPOISON, PG_TAKENOFF, PageArrays
 from memtwin.mm.page_alloc_check import check_page_allocator
-from memtwin.mm.pcp import BATCH_SCALE_MAX, COSTLY_ORDER, HIGH_FRACTION, PerCpuPages, pageset_batch, pcp_order_index
-from memtwin.mm.vmscan import DEF_PRIORITY, Reclaim
+from memtwin.mm.pcp import BATCH_SCALE_MAX, HIGH_FRACTION, PerCpuPages, pageset_batch, pcp_order_index
+from memtwin.mm.slow_path import SlowPath
+from memtwin.mm.vmscan import Kswapd, Reclaim
 from memtwin.mm.vmstat import NodeStat, VmEvents
 from memtwin.mm.zone import (
+    ALLOC_HIGHATOMIC,
     ALLOC_KSWAPD,
-    ALLOC_MIN_RESERVE,
-    ALLOC_NO_WATERMARKS,
     ALLOC_NOFRAGMENT,
-    ALLOC_NON_BLOCK,
-    DMA32_END,
-    DMA_END,
     WMARK_HIGH,
     WMARK_LOW,
-    WMARK_MIN,
-    ZONE_DMA,
-    ZONE_DMA32,
-    ZONE_MOVABLE,
-    ZONE_NAMES,
-    ZONE_NORMAL,
     Zone,
-    lowmem_reserves,
     min_free_kbytes,
     recommended_min_free_kbytes,
 )
 
 if TYPE_CHECKING:
+    from memtwin.changes import Features
+    from memtwin.events.tracepoint import Tracepoints
     from memtwin.mm.fault_inject import FaultInjection
 
 __all__ = ["PageAllocator"]
 
 Pfns = npt.NDArray[np.int64]
 
-FIRST_PFN: Final = 256  #: the first MiB of node 0 belongs to the firmware and to the twin's own fixed pages
-MEMMAP_PAGES_SHIFT: Final = 6  #: 64 bytes of struct page a page: one frame in 64 of each node, at its end
-ZONE_MAP_SHIFT: Final = MAX_ORDER  #: zones and nodes begin at multiples of the largest block
-MAX_RECLAIM_RETRIES: Final = 16
-LOWMEM_RESERVE_RATIO: Final = (256, 256, 32, 0)
 #: A plan's key is the GFP mask, plus the node asked for from this bit on.
 _NID_SHIFT: Final = 32
 #: What the first attempt keeps of an allocation's flags: at the low watermark nobody dips into reserves.
 _POLITE: Final = ALLOC_NOFRAGMENT | ALLOC_KSWAPD
-
-
-class HasFeature(Protocol):
-    """The part of a machine's features that is asked here."""
-
-    def has(self, id_: str, /) -> bool:
-        """Is the change with this id on?"""
-
-
-class PageTracepoints(Protocol):
-    """Tracepoints fired here; each is None while nobody listens."""
-
-    mm_page_alloc: Callable[..., None] | None
-    mm_page_free: Callable[..., None] | None
-
-
-class _Plan:
-    """How allocations with one GFP mask on one CPU proceed; ``zone`` is the first of ``zones``, ``stack`` its order-0
-    list."""
-
-    __slots__ = (
-        "alloc_flags",
-        "gfp",
-        "highest",
-        "local",
-        "mark",
-        "migratetype",
-        "pcp",
-        "stack",
-        "zero",
-        "zone",
-        "zones",
-    )
-
-    def __init__(self, gfp: int, highest: int, zones: tuple[Zone, ...], cpu: int, local: int) -> None:
-        self.gfp = gfp
-        self.highest = highest
-        self.zones = zones
-        self.zone = zone = zones[0]
-        #: Node of the CPU, for the NUMA counters.
-        self.local = local
-        self.migratetype = gfp_migratetype(gfp)
-        self.alloc_flags = gfp_alloc_flags(gfp)
-        # Keep NORMAL unfragmented while there is a DMA32 zone to go to.
-        if zone.zid == ZONE_NORMAL and any(z.zid == ZONE_DMA32 and z.nid == zone.nid for z in zones):
-            self.alloc_flags |= ALLOC_NOFRAGMENT
-        self.mark = zone.wmark(WMARK_LOW) + zone.lowmem_reserve[highest]
-        self.pcp = zone.pcps[cpu]
-        self.stack = self.pcp.stacks[self.migratetype]
-        self.zero = bool(gfp & g.ZERO)
 
 
 class PageAllocator:
@@ -135,9 +73,9 @@ class PageAllocator:
 
     ``zones`` populated zones, ascending by pfn; ``node_zones[nid][zid]`` all four zones of each node, empty ones
     included. ``oom`` is asked before an allocation of order <= 3 fails: True means "somebody was killed, try again".
-    ``printk`` gets lines
-    for the kernel log. ``fault`` injects failures. ``task_id`` names the running task, for the recursion rule of
-    reclaim. ``reserved_pages`` frames that never belonged to the allocator; ``hw_poisoned`` frames with PG_HWPOISON.
+    ``printk`` gets lines for the kernel log. ``fault`` injects failures. ``reclaim`` holds the shrinkers, ``kswapd``
+    the daemons. ``reserved_pages`` frames never belonged to the allocator; ``hw_poisoned`` counts frames with
+    PG_HWPOISON.
     """
 
     __slots__ = (
@@ -149,20 +87,17 @@ class PageAllocator:
         "_mapcount",
         "_mapping",
         "_plans",
-        "_reclaimers",
         "_refcount",
+        "_slow",
         "_uniprocessor",
-        "_warned",
         "_zone_map",
         "_zone_pcps",
         "break_down",
         "compound_pages",
         "events",
         "fault",
-        "features",
         "hw_poisoned",
-        "kswapd_wakeups",
-        "kswapd_wanted",
+        "kswapd",
         "managed_pages",
         "memmap_pages",
         "min_free_kbytes",
@@ -175,7 +110,6 @@ class PageAllocator:
         "ram",
         "reclaim",
         "reserved_pages",
-        "task_id",
         "topology",
         "trace",
         "user_min_free_kbytes",
@@ -190,11 +124,11 @@ class PageAllocator:
         topology: Topology,
         pages: PageArrays,
         *,
-        features: HasFeature,
+        features: Features,
         work: Work,
         events: VmEvents,
         node_stats: list[NodeStat],
-        trace: PageTracepoints | None = None,
+        trace: Tracepoints | None = None,
         cpu: Callable[[], int] | None = None,
         thp: bool = True,
     ) -> None:
@@ -205,7 +139,6 @@ class PageAllocator:
         self.ram = ram
         self.topology = topology
         self.pages = pages
-        self.features = features
         self.work = work
         self.events = events
         self.node_stats = node_stats
@@ -213,23 +146,18 @@ class PageAllocator:
         self.oom: Callable[[int, int], bool] | None = None
         self.printk: Callable[[str], None] | None = None
         self.fault: FaultInjection | None = None
-        self.task_id: Callable[[], int] | None = None
         self.reclaim = Reclaim(events)
-        self._reclaimers: dict[int, None] = {}
         self._cpu: Callable[[], int] = cpu if cpu is not None else _cpu_zero
         self._uniprocessor = topology.nr_cpus == 1 or cpu is None
         self._flags = pages.flags
         self._refcount = pages.refcount
         self._mapcount = pages.mapcount
         self._mapping = pages.mapping
-        self._plans: list[dict[int, _Plan]] = [{} for _ in range(topology.nr_cpus)]
-        self._warned = False
+        self._plans: list[dict[int, AllocPlan]] = [{} for _ in range(topology.nr_cpus)]
         #: Blocks of order > 0 allocated without COMP, by head: their tails carry no mark in the page records.
         self._high_order: dict[int, int] = {}
         self.hw_poisoned = 0
         self.compound_pages = 0
-        self.kswapd_wanted: dict[int, int] = {}
-        self.kswapd_wakeups = 0
         self.watermark_scale_factor = 10
         self.percpu_pagelist_high_fraction = 0
         self.user_min_free_kbytes = -1
@@ -237,53 +165,23 @@ class PageAllocator:
             break_down_buddy_pages if features.has("buddy-break-down-cleanup") else before.break_down_buddy_pages
         )
         self._fixed = 1
-        self._boot()
+        layout = ZoneLayout(topology, pages, work)
+        self.zones = layout.zones
+        self.node_zones = layout.node_zones
+        self.memmap_pages = layout.memmap_pages
+        self.reserved_pages = layout.reserved_pages
+        self._block_types = layout.block_types
+        self._zone_map = layout.zone_map
+        self._zone_pcps = [zone.pcps for zone in self.zones]
+        for zone in self.zones:
+            zone.on_marks = self._forget_plans
+        self.managed_pages = sum(zone.managed for zone in self.zones)
+        self.kswapd = Kswapd(self.reclaim, self.node_zones)
+        self._slow = SlowPath(self)
         self.set_recommended_min_free_kbytes(thp)
         events.attach_zones(self.zones)
 
     # Boot and settings
-
-    def _boot(self) -> None:
-        nr_pages = self.pages.nr_pages
-        self._block_types = memoryview(bytearray((nr_pages >> PAGEBLOCK_ORDER) + 2))
-        self.zones: list[Zone] = []
-        self.node_zones: list[list[Zone]] = []
-        self.memmap_pages = 0
-        self.reserved_pages = 0
-        zone_map = bytearray()
-        for node in self.topology.nodes:
-            memmap = (node.end_pfn - node.start_pfn + 63) >> MEMMAP_PAGES_SHIFT
-            first, end = max(node.start_pfn, FIRST_PFN), node.end_pfn - memmap
-            if end <= first:
-                raise BadInput(f"NUMA node {node.nid} is too small: {(node.end_pfn - node.start_pfn) * 4} KiB")
-            self.memmap_pages += memmap
-            self.reserved_pages += memmap + (first - node.start_pfn)
-            bounds = (0, DMA_END, DMA32_END, nr_pages, nr_pages)
-            zones: list[Zone] = []
-            for zid in range(len(ZONE_NAMES)):
-                start, stop = max(node.start_pfn, bounds[zid]), min(node.end_pfn, bounds[zid + 1])
-                if zid == ZONE_MOVABLE or start >= stop:
-                    start = stop = 0
-                zone = Zone(node.nid, zid, start, stop, self.pages, self._block_types, self.work)
-                low, high = max(start, first), min(stop, end)
-                if stop:
-                    zone_map += bytes((len(self.zones),)) * (((stop + 1023) >> ZONE_MAP_SHIFT) - len(zone_map))
-                    self.zones.append(zone)
-                if low < high:
-                    zone.add_range(low, high)
-                    zone.managed = high - low
-                zones.append(zone)
-            self.node_zones.append(zones)
-            ratios = lowmem_reserves([zone.managed for zone in zones], LOWMEM_RESERVE_RATIO)
-            for zone, reserve in zip(zones, ratios, strict=True):
-                zone.lowmem_reserve = reserve
-                zone.pcps = [PerCpuPages() for _ in range(self.topology.nr_cpus)]
-                zone.on_boost = self._forget_plans
-        self._zone_map = bytes(zone_map)
-        self._zone_pcps = [zone.pcps for zone in self.zones]
-        self.managed_pages = sum(zone.managed for zone in self.zones)
-        reserved = min(FIRST_PFN, nr_pages)
-        self.pages.vec.flags[:reserved] = PG_RESERVED
 
     def _forget_plans(self) -> None:
         for plans in self._plans:
@@ -348,6 +246,15 @@ class PageAllocator:
     # Questions
 
     @property
+    def task_id(self) -> Callable[[], int] | None:
+        """Names the running task, so that only a task that is reclaiming itself may use all memory meanwhile."""
+        return self.reclaim.task_id
+
+    @task_id.setter
+    def task_id(self, function: Callable[[], int]) -> None:
+        self.reclaim.task_id = function
+
+    @property
     def current_cpu(self) -> Callable[[], int]:
         """The function that names the current CPU."""
         return self._cpu
@@ -369,16 +276,15 @@ class PageAllocator:
         """Pages on per-CPU lists."""
         return sum(pcp.count for zone in self.zones for pcp in zone.pcps)
 
-    def reserved_ranges(self, zone: Zone) -> list[tuple[int, int]]:
+    def reserved_ranges(self, zone: Zone) -> list[Run]:
         """Frames of ``zone`` that never belonged to the allocator, as [first, end) ranges."""
         node = self.topology.nodes[zone.nid]
-        memmap = (node.end_pfn - node.start_pfn + 63) >> MEMMAP_PAGES_SHIFT
         ranges = [(0, FIRST_PFN)] if node.start_pfn == 0 else []
-        ranges.append((node.end_pfn - memmap, node.end_pfn))
+        ranges.append((node.end_pfn - memmap_pages(node), node.end_pfn))
         clipped = [(max(first, zone.start), min(end, zone.end)) for first, end in ranges]
         return [(first, end) for first, end in clipped if first < end]
 
-    def plain_blocks(self, zone: Zone) -> list[tuple[int, int]]:
+    def plain_blocks(self, zone: Zone) -> list[Run]:
         """Blocks of order > 0 of ``zone`` that are allocated and no folios, as (pfn, order)."""
         return [(pfn, order) for pfn, order in self._high_order.items() if zone.start <= pfn < zone.end]
 
@@ -411,9 +317,9 @@ class PageAllocator:
             pcp.free_count >>= 1
             zone.allocations += 1
         else:
-            pfn = self._get_page_from_freelist(plan, 0, WMARK_LOW, plan.alloc_flags & _POLITE)
+            pfn = self.get_page_from_freelist(plan, 0, WMARK_LOW, plan.alloc_flags & _POLITE)
             if not pfn:
-                pfn = self._alloc_slowpath(plan, 0)
+                pfn = self._slow.alloc(plan, 0)
                 if not pfn:
                     return 0
         self._refcount[pfn] = 1
@@ -423,7 +329,7 @@ class PageAllocator:
                 self.ram.zero(pfn)
                 self.pages.nonzero[pfn] = 0
         if self.trace is not None and self.trace.mm_page_alloc is not None:
-            self.trace.mm_page_alloc(pfn=pfn, order=0, gfp_flags=gfp, migratetype=plan.migratetype)
+            self.trace.mm_page_alloc(pfn, 0, gfp, plan.migratetype)
         return pfn
 
     def _alloc_general(self, gfp: int, order: int, nid: int) -> int:
@@ -432,9 +338,9 @@ class PageAllocator:
         if self.fault is not None and self.fault.should_fail_page(gfp, order):
             return 0
         plan = self._plan(gfp, nid)
-        pfn = self._get_page_from_freelist(plan, order, WMARK_LOW, plan.alloc_flags & _POLITE)
+        pfn = self.get_page_from_freelist(plan, order, WMARK_LOW, plan.alloc_flags & _POLITE)
         if not pfn:
-            pfn = self._alloc_slowpath(plan, order)
+            pfn = self._slow.alloc(plan, order)
             if not pfn:
                 return 0
         pages = self.pages
@@ -449,7 +355,7 @@ class PageAllocator:
         if plan.zero:
             self._zero_run(pfn, 1 << order)
         if self.trace is not None and self.trace.mm_page_alloc is not None:
-            self.trace.mm_page_alloc(pfn=pfn, order=order, gfp_flags=gfp, migratetype=plan.migratetype)
+            self.trace.mm_page_alloc(pfn, order, gfp, plan.migratetype)
         return pfn
 
     def _zero_run(self, first: int, count: int) -> None:
@@ -460,30 +366,18 @@ class PageAllocator:
             self.ram.zero_bulk(dirty + first)
             nonzero[:] = 0
 
-    def _plan(self, gfp: int, nid: int) -> _Plan:
+    def _plan(self, gfp: int, nid: int) -> AllocPlan:
         key = gfp if nid < 0 else gfp | (nid + 1) << _NID_SHIFT
         plan = self._plans[self._cpu()].get(key)
         return plan if plan is not None else self._make_plan(gfp, nid)
 
-    def _make_plan(self, gfp: int, nid: int) -> _Plan:
+    def _make_plan(self, gfp: int, nid: int) -> AllocPlan:
         cpu = self._cpu()
-        local = self.topology.cpu_node[cpu]
-        start = local if nid < 0 else nid
-        highest = gfp_zone(gfp)
-        nodes = (start,) if gfp & g.THISNODE else self.topology.fallback[start]
-        zones = tuple(
-            self.node_zones[node][zid]
-            for node in nodes
-            for zid in range(highest, -1, -1)
-            if self.node_zones[node][zid].managed
-        )
-        if not zones:  # e.g. DMA memory of a node that has none: an empty zone, every attempt fails
-            zones = (self.node_zones[start][highest],)
-        plan = _Plan(gfp, highest, zones, cpu, local)
+        plan = AllocPlan(gfp, nid, cpu, self.topology, self.node_zones)
         self._plans[cpu][gfp if nid < 0 else gfp | (nid + 1) << _NID_SHIFT] = plan
         return plan
 
-    def _get_page_from_freelist(self, plan: _Plan, order: int, level: int, alloc_flags: int) -> int:
+    def get_page_from_freelist(self, plan: AllocPlan, order: int, level: int, alloc_flags: int) -> int:
         """Try every zone of the plan at watermark ``level``; a pass that must not mix pageblock types comes first."""
         highest = plan.highest
         preferred = plan.zone
@@ -496,6 +390,8 @@ class PageAllocator:
                     continue
                 pfn = self._rmqueue(zone, order, plan.migratetype, alloc_flags)
                 if pfn:
+                    if order and alloc_flags & ALLOC_HIGHATOMIC:
+                        zone.reserve_highatomic(pfn)
                     zone.allocations += 1
                     zone.extra_pages += (1 << order) - 1
                     if zone.nid != preferred.nid:
@@ -545,127 +441,6 @@ class PageAllocator:
                 pcp.count += count
         stack.reverse()
 
-    # The slow path
-
-    def _alloc_slowpath(self, plan: _Plan, order: int) -> int:
-        """What an allocation may do when the low watermark does not hold; 0 when it gives up."""
-        gfp = plan.gfp
-        alloc_flags = plan.alloc_flags & ~ALLOC_NOFRAGMENT
-        can_reclaim = bool(gfp & g.DIRECT_RECLAIM)
-        costly = order > COSTLY_ORDER
-        task = self.task_id() if self.task_id is not None else 0
-        fruitless = 0
-        drained = False
-        while True:
-            if gfp & g.KSWAPD_RECLAIM:
-                self.wake_kswapd(plan, order)
-            if gfp & g.MEMALLOC or (task in self._reclaimers and not gfp & g.NOMEMALLOC):
-                alloc_flags |= ALLOC_NO_WATERMARKS
-            pfn = self._get_page_from_freelist(plan, order, WMARK_MIN, alloc_flags)
-            if pfn:
-                return pfn
-            if not can_reclaim or task in self._reclaimers:
-                break
-            progress = self._direct_reclaim(plan, task)
-            pfn = self._get_page_from_freelist(plan, order, WMARK_MIN, alloc_flags)
-            if not pfn and progress and not drained:
-                self.drain_all_pages()
-                drained = True
-                pfn = self._get_page_from_freelist(plan, order, WMARK_MIN, alloc_flags)
-            if pfn:
-                return pfn
-            if gfp & g.NORETRY:
-                break
-            if costly and not gfp & g.RETRY_MAYFAIL and not gfp & g.NOFAIL:
-                break
-            fruitless = 0 if progress and not costly else fruitless + 1
-            if progress and fruitless <= MAX_RECLAIM_RETRIES:
-                continue
-            if not drained:  # pages may hide on the lists of other CPUs
-                self.drain_all_pages()
-                drained = True
-                continue
-            if not costly and not gfp & (g.RETRY_MAYFAIL | g.THISNODE) and self._may_oom(plan, order):
-                fruitless = 0
-                continue
-            if not gfp & g.NOFAIL:
-                break
-            alloc_flags |= ALLOC_MIN_RESERVE
-            pfn = self._get_page_from_freelist(plan, order, WMARK_MIN, alloc_flags)
-            if pfn:
-                return pfn
-            raise Deadlock(f"an order-{order} allocation that must not fail finds no memory, and nothing can be freed")
-        self._warn_alloc(gfp, order)
-        return 0
-
-    def _direct_reclaim(self, plan: _Plan, task: int) -> int:
-        """Reclaim in the caller's context; returns pages freed. Counted in ``allocstall_<zone>`` of the request's
-        highest zone."""
-        name = f"allocstall_{ZONE_NAMES[plan.highest].lower()}"
-        setattr(self.events, name, getattr(self.events, name) + 1)
-        nids = tuple(dict.fromkeys(zone.nid for zone in plan.zones))
-        self._reclaimers[task] = None
-        try:
-            return self.reclaim.try_to_free_pages(plan.gfp, nids)
-        finally:
-            del self._reclaimers[task]
-
-    def _may_oom(self, plan: _Plan, order: int) -> bool:
-        return self.oom is not None and self.oom(plan.gfp, order)
-
-    def _warn_alloc(self, gfp: int, order: int) -> None:
-        """One line in the kernel log, the first time only (Linux limits the rate), unless NOWARN."""
-        if not gfp & g.NOWARN and not self._warned and self.printk is not None:
-            self._warned = True
-            self.printk(f"page allocation failure: order:{order}, mode:{gfp:#x}({g.gfp_names(gfp)})")
-
-    def wake_kswapd(self, plan: _Plan, order: int) -> None:
-        """Ask the kswapd of every node in the plan to run; ``kswapd_run`` does the work when the scheduler gets to
-        it."""
-        for zone in plan.zones:
-            wanted = self.kswapd_wanted.get(zone.nid)
-            if wanted is None:
-                self.kswapd_wakeups += 1
-            self.kswapd_wanted[zone.nid] = max(order, wanted or 0)
-
-    def kswapd_run(self, nid: int) -> int:
-        """One wake-up of kswapd on node ``nid``: shrink, ever harder, until every zone is at its high watermark (boost
-        included).
-
-        Returns the pages freed. Ends the boost. Counts ``pageoutrun`` and, where it was done at once,
-        ``kswapd_high_wmark_hit_quickly``.
-        """
-        order = self.kswapd_wanted.pop(nid, 0)
-        zones = [zone for zone in self.node_zones[nid] if zone.managed]
-        start = self.reclaim.reclaimed
-        self.events.pageoutrun += 1
-        task = self.task_id() if self.task_id is not None else 0
-        if self._balanced(zones, order):
-            self.events.kswapd_high_wmark_hit_quickly += 1
-        else:
-            self._reclaimers[task] = None
-            for zone in zones:
-                zone.reclaim_active = True
-            try:
-                for priority in range(DEF_PRIORITY, -1, -1):
-                    self.reclaim.shrink_slab(g.GFP_KERNEL, nid, priority)
-                    if self._balanced(zones, order):
-                        break
-            finally:
-                del self._reclaimers[task]
-                for zone in zones:
-                    zone.reclaim_active = False
-        for zone in zones:
-            zone.set_boost(0)
-        return self.reclaim.reclaimed - start
-
-    @staticmethod
-    def _balanced(zones: list[Zone], order: int) -> bool:
-        """One zone at its high watermark is enough for Linux's kswapd, unless boosts are to be worked off."""
-        if any(zone.boost and not zone.watermark_ok(order, zone.wmark(WMARK_HIGH), zone.zid) for zone in zones):
-            return False
-        return any(zone.watermark_ok(order, zone.wmark(WMARK_HIGH), zones[-1].zid) for zone in zones)
-
     # Bulk
 
     def alloc_bulk(self, gfp: int, n: int, nid: int = -1) -> Pfns:
@@ -696,15 +471,15 @@ class PageAllocator:
                 missing -= 1
         return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty(0, dtype=np.int64)])
 
-    def _bulk_step(self, plan: _Plan, n: int, parts: list[Pfns]) -> int:
+    def _bulk_step(self, plan: AllocPlan, n: int, parts: list[Pfns]) -> int:
         """Take what the preferred zone can give above its low watermark; returns how many pages."""
         zone = plan.zone
-        spare = min(n, zone.nr_free - zone.wmark(WMARK_LOW) - zone.lowmem_reserve[plan.highest] - 1)
+        spare = min(n, zone.nr_free - plan.mark - 1)
         if spare <= 0:
             return 0
         pcp = zone.pcps[self._cpu()]
         stack = pcp.stacks[plan.migratetype]
-        runs: list[tuple[int, int]] = []
+        runs: list[Run] = []
         taken = min(len(stack), spare)
         if taken:
             hot = np.array(stack[: -taken - 1 : -1], dtype=np.int64)
@@ -731,7 +506,7 @@ class PageAllocator:
         if self.trace is not None and self.trace.mm_page_alloc is not None:
             for part in parts[-2:]:
                 for pfn in part.tolist():
-                    self.trace.mm_page_alloc(pfn=pfn, order=0, gfp_flags=plan.gfp, migratetype=plan.migratetype)
+                    self.trace.mm_page_alloc(pfn, 0, plan.gfp, plan.migratetype)
         return taken
 
     def _zero_frames(self, pfns: Pfns) -> None:
@@ -782,7 +557,7 @@ class PageAllocator:
         self.events.pgfree += len(pfns)
         if self.trace is not None and self.trace.mm_page_free is not None:
             for pfn in pfns.tolist():
-                self.trace.mm_page_free(pfn=pfn, order=0)
+                self.trace.mm_page_free(pfn, 0)
         if len(self.zones) == 1:
             self._free_sorted(self.zones[0], pfns)
             return
@@ -835,7 +610,7 @@ class PageAllocator:
         self._refcount[pfn] = 0
         self.events.pgfree += 1
         if self.trace is not None and self.trace.mm_page_free is not None:
-            self.trace.mm_page_free(pfn=pfn, order=0)
+            self.trace.mm_page_free(pfn, 0)
         migratetype = self._block_types[pfn >> PAGEBLOCK_ORDER] ^ TYPE_XOR
         pcps = self._zone_pcps[self._zone_map[pfn >> ZONE_MAP_SHIFT]]
         pcp = pcps[0 if self._uniprocessor else self._cpu()]
@@ -874,7 +649,7 @@ class PageAllocator:
             self._high_order.pop(pfn, None)
         self.events.pgfree += 1 << order
         if self.trace is not None and self.trace.mm_page_free is not None:
-            self.trace.mm_page_free(pfn=pfn, order=order)
+            self.trace.mm_page_free(pfn, order)
         if poisoned:
             self._free_around_poison(pfn, end, [int(frame) for frame in bad])
             return
@@ -1010,35 +785,7 @@ def _cpu_zero() -> int:
     return 0
 
 
-def gfp_zone(gfp: int) -> int:
-    """Highest zone an allocation may use (ZONE_*)."""
-    if gfp & g.DMA:
-        return ZONE_DMA
-    if gfp & g.DMA32:
-        return ZONE_DMA32
-    return ZONE_MOVABLE if gfp & (g.HIGHMEM | g.MOVABLE) == g.HIGHMEM | g.MOVABLE else ZONE_NORMAL
-
-
-def gfp_migratetype(gfp: int) -> int:
-    """Migratetype of an allocation."""
-    if gfp & g.MOVABLE:
-        return MOVABLE
-    return RECLAIMABLE if gfp & g.RECLAIMABLE else UNMOVABLE
-
-
-def gfp_alloc_flags(gfp: int) -> int:
-    """ALLOC_* bits that follow from the GFP mask alone."""
-    flags = 0
-    if gfp & g.HIGH:
-        flags |= ALLOC_MIN_RESERVE
-    if not gfp & g.DIRECT_RECLAIM and not gfp & g.NOMEMALLOC:
-        flags |= ALLOC_NON_BLOCK
-    if gfp & g.KSWAPD_RECLAIM:
-        flags |= ALLOC_KSWAPD
-    return flags
-
-
-def _expand_runs(runs: list[tuple[int, int]]) -> Pfns:
+def _expand_runs(runs: list[Run]) -> Pfns:
     """The pfns of all runs, in order, as int64[sum of counts]."""
     if len(runs) == 1:
         first, count = runs[0]

@@ -10,11 +10,14 @@ without any allocator lock held.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.mm.vmstat import VmEvents
+from memtwin.mm.zone import WMARK_HIGH, Zone
 
-__all__ = ["Reclaim", "Shrinker"]
+__all__ = ["Kswapd", "Reclaim", "Shrinker"]
 
 DEF_PRIORITY: Final = 12
 SWAP_CLUSTER_MAX: Final = 32
@@ -52,12 +55,29 @@ class Shrinker:
 class Reclaim:
     """All shrinkers of a machine and what reclaim achieved. ``reclaimed`` pages since boot."""
 
-    __slots__ = ("events", "reclaimed", "shrinkers")
+    __slots__ = ("_active", "events", "reclaimed", "shrinkers", "task_id")
 
     def __init__(self, events: VmEvents) -> None:
         self.events = events
         self.shrinkers: list[Shrinker] = []
         self.reclaimed = 0
+        #: Names the running task; without it all reclaim counts as one task's.
+        self.task_id: Callable[[], int] | None = None
+        self._active: dict[int, None] = {}
+
+    def is_reclaiming(self) -> bool:
+        """Whether the running task is inside reclaim: it may then use all memory, and must not reclaim again."""
+        return bool(self._active) and (self.task_id() if self.task_id is not None else 0) in self._active
+
+    def begin(self) -> int:
+        """The running task enters reclaim; returns what ``end`` needs."""
+        task = self.task_id() if self.task_id is not None else 0
+        self._active[task] = None
+        return task
+
+    def end(self, task: int) -> None:
+        """The task leaves reclaim."""
+        del self._active[task]
 
     def register_shrinker(self, shrinker: Shrinker) -> None:
         """Add a shrinker; they are asked in the order of registration."""
@@ -106,11 +126,15 @@ class Reclaim:
         """One round of direct reclaim over ``nids``: ever harder until SWAP_CLUSTER_MAX pages came back. Returns pages
         freed."""
         start = self.reclaimed
-        for priority in range(DEF_PRIORITY, -1, -1):
-            for nid in nids:
-                self.shrink_slab(gfp, nid, priority)
-            if self.reclaimed - start >= SWAP_CLUSTER_MAX:
-                break
+        task = self.begin()
+        try:
+            for priority in range(DEF_PRIORITY, -1, -1):
+                for nid in nids:
+                    self.shrink_slab(gfp, nid, priority)
+                if self.reclaimed - start >= SWAP_CLUSTER_MAX:
+                    break
+        finally:
+            self.end(task)
         return self.reclaimed - start
 
     def drop_slab(self, nids: tuple[int, ...]) -> None:
@@ -120,3 +144,63 @@ class Reclaim:
             freed = sum(self.shrink_slab(0, nid, 0) for nid in nids)
             if freed >> shift <= 1:
                 break
+
+
+class Kswapd:
+    """The reclaim daemons, one a node. ``wanted[nid]`` order that woke it and not yet served; ``wakeups`` since boot.
+
+    Waking only notes the wish; the scheduler lets :meth:`run` do the work.
+    """
+
+    __slots__ = ("_node_zones", "_reclaim", "wakeups", "wanted")
+
+    def __init__(self, reclaim: Reclaim, node_zones: Sequence[Sequence[Zone]]) -> None:
+        self._reclaim = reclaim
+        self._node_zones = node_zones
+        self.wanted: dict[int, int] = {}
+        self.wakeups = 0
+
+    def wake(self, zones: Sequence[Zone], order: int) -> None:
+        """An allocation of ``order`` found ``zones`` at their low watermarks."""
+        for zone in zones:
+            if zone.nid not in self.wanted:
+                self.wakeups += 1
+                self.wanted[zone.nid] = order
+            elif order > self.wanted[zone.nid]:
+                self.wanted[zone.nid] = order
+
+    def run(self, nid: int) -> int:
+        """One wake-up of node ``nid``'s daemon: shrink, ever harder, until the node is balanced; then the boosts end.
+
+        Returns pages freed. Counts ``pageoutrun``, and ``kswapd_high_wmark_hit_quickly`` where nothing was to do.
+        """
+        reclaim = self._reclaim
+        order = self.wanted.pop(nid, 0)
+        zones = [zone for zone in self._node_zones[nid] if zone.managed]
+        start = reclaim.reclaimed
+        reclaim.events.pageoutrun += 1
+        if self.balanced(zones, order):
+            reclaim.events.kswapd_high_wmark_hit_quickly += 1
+        else:
+            task = reclaim.begin()
+            for zone in zones:
+                zone.reclaim_active = True
+            try:
+                for priority in range(DEF_PRIORITY, -1, -1):
+                    reclaim.shrink_slab(GFP_KERNEL, nid, priority)
+                    if self.balanced(zones, order):
+                        break
+            finally:
+                reclaim.end(task)
+                for zone in zones:
+                    zone.reclaim_active = False
+        for zone in zones:
+            zone.set_boost(0)
+        return reclaim.reclaimed - start
+
+    @staticmethod
+    def balanced(zones: Sequence[Zone], order: int) -> bool:
+        """One zone of the node at its high watermark is enough, unless a boosted one is not."""
+        highest = zones[-1].zid
+        good = [zone.watermark_ok(order, zone.wmark(WMARK_HIGH), highest) for zone in zones]
+        return any(good) and all(ok or not zone.boost for ok, zone in zip(good, zones, strict=True))

@@ -18,10 +18,13 @@ import numpy.typing as npt
 
 from memtwin.hw.work import Work
 from memtwin.mm.buddy import (
+    HIGHATOMIC,
     MAX_ORDER,
     MOVABLE,
+    NR_ORDERS,
     PAGEBLOCK_ORDER,
     PAGEBLOCK_PAGES,
+    PCP_TYPES,
     RECLAIMABLE,
     TYPE_XOR,
     UNMOVABLE,
@@ -53,7 +56,8 @@ ALLOC_MIN_RESERVE: Final = 0x04  #: __GFP_HIGH: half of the reserve
 ALLOC_NON_BLOCK: Final = 0x08  #: with MIN_RESERVE: another quarter
 ALLOC_NOFRAGMENT: Final = 0x10  #: rather another zone than mixing types in a pageblock
 ALLOC_KSWAPD: Final = 0x20
-ALLOC_RESERVES: Final = ALLOC_NO_WATERMARKS | ALLOC_OOM | ALLOC_MIN_RESERVE
+ALLOC_HIGHATOMIC: Final = 0x40  #: order > 0: may use and extend the reserve of HIGHATOMIC pageblocks
+ALLOC_RESERVES: Final = ALLOC_NO_WATERMARKS | ALLOC_OOM | ALLOC_MIN_RESERVE | ALLOC_NON_BLOCK
 
 #: Which types lend to which, in order of preference.
 FALLBACKS: Final = {
@@ -83,10 +87,11 @@ class Zone(BuddyLists):
         "managed",
         "name",
         "nid",
+        "nr_highatomic",
         "numa_foreign",
         "numa_miss",
         "numa_other",
-        "on_boost",
+        "on_marks",
         "pcps",
         "poisoned",
         "reclaim_active",
@@ -109,8 +114,10 @@ class Zone(BuddyLists):
         self.lowmem_reserve = [0, 0, 0, 0]
         self.boost = 0
         self.boost_factor = 15000
-        #: Called after ``boost`` changed (whoever caches watermarks forgets them).
-        self.on_boost: Callable[[], None] | None = None
+        #: Pages in HIGHATOMIC pageblocks, free or not.
+        self.nr_highatomic = 0
+        #: Called after ``boost`` or ``nr_highatomic`` changed: whoever caches watermarks forgets them.
+        self.on_marks: Callable[[], None] | None = None
         self.pcps: list[PerCpuPages] = []
         #: Pages taken out because of poison; they stay ``managed`` in Linux too.
         self.poisoned = 0
@@ -135,18 +142,23 @@ class Zone(BuddyLists):
         request may use half of the mark, one that can not block another quarter of the rest, an OOM victim half of what
         then remains.
         """
-        if alloc_flags & ALLOC_RESERVES:
-            if alloc_flags & ALLOC_NO_WATERMARKS:
-                return self.nr_free >= 1 << order
+        free = self.nr_free - ((1 << order) - 1)
+        if not alloc_flags & ALLOC_RESERVES:
+            free -= self.nr_highatomic
+        elif alloc_flags & ALLOC_NO_WATERMARKS:
+            return free > 0
+        else:
             if alloc_flags & ALLOC_MIN_RESERVE:
                 mark -= mark // 2
                 if alloc_flags & ALLOC_NON_BLOCK:
                     mark -= mark // 4
             if alloc_flags & ALLOC_OOM:
                 mark -= mark // 2
-        if self.nr_free - ((1 << order) - 1) <= mark + self.lowmem_reserve[highest_zid]:
+        if free <= mark + self.lowmem_reserve[highest_zid]:
             return False
-        return order == 0 or self.has_block(order, USABLE_TYPES)
+        if not order or self.has_block(order, USABLE_TYPES):
+            return True
+        return bool(alloc_flags & (ALLOC_HIGHATOMIC | ALLOC_OOM)) and self.has_block(order, (HIGHATOMIC,))
 
     @property
     def below_high(self) -> bool:
@@ -173,18 +185,30 @@ class Zone(BuddyLists):
         """Set the boost to ``pages``."""
         if pages != self.boost:
             self.boost = pages
-            if self.on_boost is not None:
-                self.on_boost()
+            self._marks_changed()
+
+    def _marks_changed(self) -> None:
+        if self.on_marks is not None:
+            self.on_marks()
 
     # Allocation with mobility grouping
 
     def rmqueue(self, order: int, migratetype: int, alloc_flags: int = 0) -> int:
         """Allocate a block of ``order`` from the lists, stealing from another type when they are empty; 0 if nothing
-        fits."""
+        fits. Requests that must not wait try the HIGHATOMIC reserve, first for order > 0 and last for order 0."""
+        if order and alloc_flags & ALLOC_HIGHATOMIC:
+            pfn = self.rmqueue_smallest(order, HIGHATOMIC)
+            if pfn:
+                return pfn
         while True:
             pfn = self.rmqueue_smallest(order, migratetype)
-            if pfn or not self.steal(order, migratetype, alloc_flags):
+            if pfn:
                 return pfn
+            if not self.steal(order, migratetype, alloc_flags):
+                break
+        if alloc_flags & (ALLOC_OOM | ALLOC_NON_BLOCK):
+            return self.rmqueue_smallest(order, HIGHATOMIC)
+        return 0
 
     def rmqueue_runs(self, count: int, migratetype: int, alloc_flags: int = 0) -> list[Run]:
         """Take ``count`` order-0 pages (or as many as there are) as contiguous runs: the pages that as many
@@ -237,8 +261,8 @@ class Zone(BuddyLists):
         if not blocks:
             self.list_virgin(pfn)
         if order >= PAGEBLOCK_ORDER:
-            for block in range(pfn >> PAGEBLOCK_ORDER, (pfn + (1 << order)) >> PAGEBLOCK_ORDER):
-                self.block_types[block] = migratetype ^ TYPE_XOR
+            for first in range(pfn, pfn + (1 << order), PAGEBLOCK_PAGES):
+                self._set_type(first, migratetype)
             self._move_block(pfn, order, source, migratetype)
             return
         self.boost_watermark()
@@ -262,9 +286,20 @@ class Zone(BuddyLists):
         if first < self.start or end > self.end:
             return False
         old_type = self.migratetype(first)
-        heads = np.flatnonzero(self.pages.vec.buddy[first:end])
+        free = self._move_freepages(first, migratetype)
+        movable = self._movable_pages(first, end)
+        alike = movable
+        if migratetype != MOVABLE:
+            alike = PAGEBLOCK_PAGES - free - movable if old_type == MOVABLE else 0
+        if free + alike >= PAGEBLOCK_PAGES // 2:
+            self._set_type(first, migratetype)
+        return True
+
+    def _move_freepages(self, first: int, migratetype: int) -> int:
+        """Move the free blocks inside the pageblock at ``first`` to the lists of ``migratetype``; returns their
+        pages."""
         free = 0
-        for offset in heads.tolist():
+        for offset in np.flatnonzero(self.pages.vec.buddy[first : first + PAGEBLOCK_PAGES]).tolist():
             head = first + offset
             order = self.buddy[head] - 1
             lists = self.lists[order]
@@ -272,13 +307,43 @@ class Zone(BuddyLists):
                 blocks.pop(head, None)
             lists[migratetype][head] = None
             free += 1 << order
-        movable = self._movable_pages(first, end)
-        alike = movable
-        if migratetype != MOVABLE:
-            alike = PAGEBLOCK_PAGES - free - movable if old_type == MOVABLE else 0
-        if free + alike >= PAGEBLOCK_PAGES // 2:
-            self.block_types[first >> PAGEBLOCK_ORDER] = migratetype ^ TYPE_XOR
-        return True
+        return free
+
+    # The HIGHATOMIC reserve
+
+    def reserve_highatomic(self, pfn: int) -> None:
+        """A request that could not wait got a block of order > 0 at ``pfn``: keep its pageblock for the next such one.
+
+        The reserve stays within 1 % of the zone, rounded up to a pageblock.
+        """
+        most = -(-(self.managed // 100) // PAGEBLOCK_PAGES) * PAGEBLOCK_PAGES
+        first = pfn >> PAGEBLOCK_ORDER << PAGEBLOCK_ORDER
+        inside = first >= self.start and first + PAGEBLOCK_PAGES <= self.end
+        if self.nr_highatomic >= most or not inside or self.migratetype(pfn) >= PCP_TYPES:
+            return
+        self._set_type(first, HIGHATOMIC)
+        self._move_freepages(first, HIGHATOMIC)
+        self.nr_highatomic += PAGEBLOCK_PAGES
+        self._marks_changed()
+
+    def unreserve_highatomic(self, migratetype: int, force: bool) -> bool:
+        """Memory is short: turn one HIGHATOMIC pageblock that has free pages over to ``migratetype``. The last one only
+        with ``force``. False if there was none."""
+        if self.nr_highatomic <= (0 if force else PAGEBLOCK_PAGES):
+            return False
+        for order in range(NR_ORDERS):
+            blocks = self.lists[order][HIGHATOMIC]
+            if blocks:
+                first = next(reversed(blocks)) >> PAGEBLOCK_ORDER << PAGEBLOCK_ORDER
+                self._set_type(first, migratetype)
+                self._move_freepages(first, migratetype)
+                self.nr_highatomic -= PAGEBLOCK_PAGES
+                self._marks_changed()
+                return True
+        return False
+
+    def _set_type(self, pfn: int, migratetype: int) -> None:
+        self.block_types[pfn >> PAGEBLOCK_ORDER] = migratetype ^ TYPE_XOR
 
     def _movable_pages(self, first: int, end: int) -> int:
         """Pages of [first, end) in folios on an LRU list."""
