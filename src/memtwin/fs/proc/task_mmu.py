@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The views of an address space in /proc/PID: maps, the Vm lines of status, statm (fs/proc/task_mmu.c; spec R14)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from memtwin.mm.mm_types import VM_EXEC, VM_MAYSHARE, VM_READ, VM_WRITE, MmStruct, VmArea
+
+__all__ = ["maps", "statm", "status_vm"]
+
+#: Byte offset in a line at which a name begins (R14).
+_NAME_COLUMN: Final = 73
+VSYSCALL_LINE: Final = "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]\n"
+
+
+def maps(mm: MmStruct) -> str:
+    """/proc/PID/maps."""
+    return "".join(_maps_line(mm, vma) for vma in mm.areas()) + VSYSCALL_LINE
+
+
+def _maps_line(mm: MmStruct, vma: VmArea) -> str:
+    flags = vma.flags
+    rights = (
+        f"{'r' if flags & VM_READ else '-'}{'w' if flags & VM_WRITE else '-'}{'x' if flags & VM_EXEC else '-'}"
+        f"{'s' if flags & VM_MAYSHARE else 'p'}"
+    )
+    offset, major, minor, ino = 0, 0, 0, 0
+    if vma.file is not None:
+        offset = vma.pgoff << 12
+        (major, minor), ino = vma.file.dev, vma.file.ino
+    line = f"{vma.start:08x}-{vma.end:08x} {rights} {offset:08x} {major:02x}:{minor:02x} {ino} "
+    name = _name(mm, vma)
+    return f"{line:<{_NAME_COLUMN}}{name}\n" if name else line + "\n"
+
+
+def _name(mm: MmStruct, vma: VmArea) -> str:
+    if vma.file is not None:
+        return vma.file.path.replace("\n", "\\012")
+    if vma.start < mm.brk and vma.end > mm.start_brk:
+        return "[heap]"
+    if vma.start <= mm.start_stack <= vma.end:
+        return "[stack]"
+    return ""
+
+
+def _text_pages(mm: MmStruct) -> int:
+    """Pages of program text: the code segment, at most what is mapped executable."""
+    pages = ((mm.end_code + 4095) >> 12) - (mm.start_code >> 12)
+    return min(pages, mm.exec_vm)
+
+
+def status_vm(mm: MmStruct) -> str:
+    """The lines of /proc/PID/status about memory, in kB."""
+    text = _text_pages(mm)
+    pages = (
+        ("VmPeak", max(mm.hiwater_vm, mm.total_vm)),
+        ("VmSize", mm.total_vm),
+        ("VmLck", mm.locked_vm),
+        ("VmPin", 0),
+        ("VmHWM", max(mm.hiwater_rss, mm.rss)),
+        ("VmRSS", mm.rss),
+        ("RssAnon", mm.rss_anon),
+        ("RssFile", mm.rss_file),
+        ("RssShmem", mm.rss_shmem),
+        ("VmData", mm.data_vm),
+        ("VmStk", mm.stack_vm),
+        ("VmExe", text),
+        ("VmLib", mm.exec_vm - text),
+        ("VmPTE", mm.pgtables_bytes >> 12),
+        ("VmSwap", mm.rss_swap),
+    )
+    return "".join(f"{key}:\t{count * 4:8d} kB\n" for key, count in pages) + f"HugetlbPages:\t{0:8d} kB\n"
+
+
+def statm(mm: MmStruct) -> str:
+    """/proc/PID/statm, in pages."""
+    shared = mm.rss_file + mm.rss_shmem
+    return f"{mm.total_vm} {mm.rss} {shared} {_text_pages(mm)} 0 {mm.data_vm + mm.stack_vm} 0\n"
