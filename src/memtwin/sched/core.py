@@ -26,9 +26,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from random import Random
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar, overload
 
-from greenlet import GreenletExit, getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent, greenlet  # type: ignore[import-untyped, unused-ignore]
 
 from memtwin.errors import BadInput, Deadlock, InvariantBroken
 from memtwin.hw.work import Work
@@ -135,6 +135,14 @@ class Scheduler:
 
     # ---- birth and death of tasks
 
+    @overload
+    def new_task(
+        self, name: str, *, tid: int | None = None, cpu: int | None = None, mm: Any = None, task_class: type[T]
+    ) -> T: ...
+
+    @overload
+    def new_task(self, name: str, *, tid: int | None = None, cpu: int | None = None, mm: Any = None) -> Task: ...
+
     def new_task(
         self,
         name: str,
@@ -142,12 +150,12 @@ class Scheduler:
         tid: int | None = None,
         cpu: int | None = None,
         mm: Any = None,
-        task_class: type[T] = Task,  # type: ignore[assignment]
-    ) -> T:
+        task_class: type[Task] = Task,
+    ) -> Task:
         """A task in user mode that is driven through ``enter`` / ``leave``, or started later with ``start``.
 
-        Without ``tid`` the next free number is taken; without ``cpu`` the CPUs take turns. ``task_class``: a subclass of Task
-        with the same constructor, for an owner that keeps more about its tasks.
+        Without ``tid`` the next free number is taken; without ``cpu`` the CPUs take turns. ``task_class``: a
+        subclass with the same constructor, for an owner that keeps more about its tasks.
         """
         if self.closed or self._closing:
             raise BadInput("the machine is closed")
@@ -187,9 +195,7 @@ class Scheduler:
         return task
 
     def exit_task(self, task: Task) -> None:
-        """``task`` is no more: wake who waits for its end. For a task of its own this happens when its function
-        returns.
-        """
+        """``task`` is no more: wake who waits for its end. A task of its own gets here when its function returns."""
         if task.state == DEAD:
             return
         task.state = DEAD

@@ -284,9 +284,7 @@ class Lockdep:
             self.report(f"{task} returns to user mode with preempt_count {preempt}, interrupts off {irqs} times")
 
     def check_user_return(self, task: Task) -> None:
-        """``check_no_locks_held``, unless the call ends because memtwin itself failed: then that error is the one to
-        see.
-        """
+        """``check_no_locks_held``, unless the call ends because memtwin itself failed: that error is the one to see."""
         reason = sys.exc_info()[1]
         if reason is None or (isinstance(reason, Exception) and not isinstance(reason, (InvariantBroken, Deadlock))):
             self.check_no_locks_held(task)

@@ -34,8 +34,9 @@ class MutexStatistics:
 
 
 class Mutex:
-    """One mutex of class ``name`` (see ``lock_order.py``). Killable and interruptible variants: false if a signal came
-    first.
+    """One mutex of class ``name`` (see ``lock_order.py``).
+
+    The killable and interruptible variants return false if a signal ended the wait; the mutex is then not held.
     """
 
     __slots__ = ("_dep", "_queue", "_sched", "_work", "contended", "name", "owner")

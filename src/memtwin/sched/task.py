@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from greenlet import greenlet
+    from greenlet import greenlet  # type: ignore[import-untyped, unused-ignore]
 
     from memtwin.sched.clock import Timer
     from memtwin.sched.lockdep import Held

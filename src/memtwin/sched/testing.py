@@ -41,8 +41,9 @@ __all__ = ["Sequencer"]
 
 
 class Sequencer:
-    """A total order of steps. As a context manager it installs itself as ``sched.hook`` and checks that the plan was
-    used up.
+    """A total order of steps.
+
+    As a context manager it installs itself as ``sched.hook``, and checks at the end that the plan was used up.
     """
 
     def __init__(self, sched: Scheduler) -> None:
@@ -59,9 +60,7 @@ class Sequencer:
 
     @contextmanager
     def __call__(self, number: int) -> Iterator[None]:
-        """Wait until steps 0 .. ``number`` - 1 are done, then run the body as step ``number``. Each number is used
-        once.
-        """
+        """Wait until steps 0 .. ``number`` - 1 are done, then run the body as step ``number``, once."""
         if number in self._done or number in self._at_number:
             raise InvariantBroken(f"sequence step {number} is used twice")
         task = self._sched.current

@@ -83,13 +83,11 @@ class WaitEntry:
 
 @dataclass(frozen=True, slots=True)
 class WaitQueueStatistics:
-    """``locked``: how often the queue's lock was taken to walk it; ``woken``: waiters that took a wake-up; both so
-    far.
-    """
+    """``walks``: wake-ups that walked the list; ``woken``: waiters that took one; both so far."""
 
     name: str
     waiters: int
-    locked: int
+    walks: int
     woken: int
 
 
@@ -152,6 +150,8 @@ class WaitQueue:
 
     def wake_up(self, nr_exclusive: int = 1, mode: int = NORMAL, key: Any = None) -> int:
         """Wake every ordinary waiter and ``nr_exclusive`` exclusive ones; returns how many took it."""
+        if not self.entries:  # whoever queues itself from now on looks at its condition after that
+            return 0
         self.lock.lock_irq()
         taken = self.walk_locked(mode, nr_exclusive, key)
         self.lock.unlock_irq()
@@ -187,9 +187,7 @@ class WaitQueue:
         return WaitEntry(self._sched.current, self.autoremove_wake, WQ_FLAG_EXCLUSIVE if exclusive else 0)
 
     def prepare_to_wait(self, entry: WaitEntry, state: int) -> None:
-        """Queue the current task's entry (once) and announce the sleep; check the condition after this, then
-        schedule().
-        """
+        """Queue the current task's entry (once) and announce the sleep. Then check the condition, then schedule()."""
         self.lock.lock_irq()
         if entry.queue is None:
             if entry.flags & WQ_FLAG_EXCLUSIVE:

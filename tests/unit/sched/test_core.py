@@ -162,7 +162,9 @@ class TestEnterLeave:
             ("p1", True),
             ("p2", True),
         ]
-        with pytest.raises(BadInput, match=r"p2\(2\) can not make a call now: it is blocked, waiting for m, held by p1"):
+        with pytest.raises(
+            BadInput, match=r"p2\(2\) can not make a call now: it is blocked, waiting for m, held by p1"
+        ):
             sched.enter(p2)
         sched.run(until=b)
         assert log == ["p1 locked", "p2 locked"]
@@ -293,7 +295,9 @@ class TestSleepAndWake:
 
     def test_sleeping_in_a_timer_callback_is_an_error(self, sched):
         sched.clock.timer_in(1, lambda: sched.sleep(5), "bad")
-        with pytest.raises(InvariantBroken, match="sleeping function called from invalid context: .* in a timer callback"):
+        with pytest.raises(
+            InvariantBroken, match=r"sleeping function called from invalid context: .* in a timer callback"
+        ):
             sched.step()
         assert sched.current is sched.host and not sched.in_irq
 
