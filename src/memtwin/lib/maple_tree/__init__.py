@@ -31,7 +31,7 @@ from memtwin.lib.maple_tree.node import (
     RcuQueue,
 )
 from memtwin.lib.maple_tree.state import MaState
-from memtwin.lib.maple_tree.tree import MapleTree, TreeLock
+from memtwin.lib.maple_tree.tree import HeldLock, MapleTree, TreeLock
 
 __all__ = [
     "INDEX_MAX",
@@ -45,6 +45,7 @@ __all__ = [
     "NODE_SIZE",
     "XA_ZERO_ENTRY",
     "Entry",
+    "HeldLock",
     "MaState",
     "MapleNode",
     "MapleTree",

@@ -69,7 +69,8 @@ def rebuild(
     """Put ``run`` in the place of the leaves ``left`` to ``right`` and set the tree above them right.
 
     ``push``: the run is one overflowing leaf, try to hand slots to a sibling before splitting (T6 of the
-    specification). ``bulk``: cut so that appending fills leaves. ``reserve`` must hold enough node addresses.
+    specification). ``bulk``: cut so that appending fills leaves. ``reserve`` must hold enough node
+    addresses.
     """
     inner = ARANGE_64 if tree.track_gaps else RANGE_64
     dead: list[MapleNode] = []
@@ -133,7 +134,7 @@ def rebuild(
         )
         left, right = low, high
         height += 1
-    tree.bury(dead)
+    tree.bury(dead, reserve)
 
 
 def _push(run: Run, node: MapleNode) -> tuple[list[int], MapleNode] | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from memtwin.lib.gfp_types import GFP_KERNEL, gfpflags_allow_blocking
@@ -278,17 +279,11 @@ class MaState:
     def store(self, entry: Entry) -> Entry:
         """Overwrite [index, last] from the reserve (or what GFP_NOWAIT gives); returns the old content of ``index``.
 
-        OSError: EINVAL, ENOMEM (tree untouched). What is left in the reserve stays until ``destroy``.
+        OSError: EINVAL, ENOMEM (tree untouched). What is left in the reserve stays until ``destroy``, and so do the
+        nodes that a store outside RCU mode has replaced.
         """
-        tree = self.tree
-        if self.index > self.last:
-            raise OSError(errno.EINVAL, "maple tree: index > last")
-        if tree.lock is not None:
-            tree.assert_locked()
-        if tree.work is not None:
-            tree.work.nodes += tree.height
         try:
-            return write.store(self, entry)
+            return self._store(entry)
         except NodesWanted:
             self.destroy()
             raise
@@ -296,22 +291,12 @@ class MaState:
     def store_gfp(self, entry: Entry, gfp: int) -> Entry:
         """As ``store``; nodes are asked for with GFP_NOWAIT first, then with ``gfp``. Leftover nodes go back.
 
-        A tree with its own spinlock drops it around an allocation that may sleep; the walk begins anew after it.
+        A tree with its own spinlock drops it around an allocation that may sleep; the store begins anew after it.
         """
-        tree = self.tree
-        if self.index > self.last:
-            raise OSError(errno.EINVAL, "maple tree: index > last")
-        if tree.lock is not None:
-            tree.assert_locked()
-        while True:
-            if tree.work is not None:
-                tree.work.nodes += tree.height
-            try:
-                old = write.store(self, entry)
-                break
-            except NodesWanted as failure:
-                if not self._refill(failure.wanted, gfp):
-                    raise
+        try:
+            old = self._store(entry)
+        except NodesWanted as failure:
+            return self._retry(lambda: self._store(entry), failure.wanted, gfp)
         if self.alloc:
             self._give_back()
         return old
@@ -352,17 +337,25 @@ class MaState:
         first, last = self.index, self.last
         if first > last:
             raise OSError(errno.EINVAL, "maple tree: index > last")
-        if self.walk() is not None or (self.last < last and self.next_range(last) is not None):
-            raise OSError(errno.EEXIST, "maple tree: range in use")
-        self.set_range(first, last)
-        self.store_gfp(entry, gfp)
+
+        def attempt() -> Entry:
+            self.index = first
+            if self.walk() is not None or (self.last < last and self.next_range(last) is not None):
+                raise OSError(errno.EEXIST, "maple tree: range in use")
+            self.set_range(first, last)
+            return self._store(entry)
+
+        self._retry(attempt, 0, gfp)
 
     def erase(self, gfp: int = GFP_KERNEL) -> Entry:
         """Store NULL over the whole range that holds ``index``; returns the old entry (NULL: nothing is done)."""
-        entry = self.walk()
-        if entry is not None:
-            self.store_gfp(None, gfp)
-        return entry
+        index = self.index
+
+        def attempt() -> Entry:
+            self.index = index
+            return None if self.walk() is None else self._store(None)
+
+        return self._retry(attempt, 0, gfp)
 
     def destroy(self) -> None:
         """End of a series of stores: leave bulk mode and give the nodes in reserve back (mas_destroy)."""
@@ -382,20 +375,36 @@ class MaState:
             raise NodesWanted(wanted)
         return wanted
 
-    def _refill(self, wanted: int, gfp: int) -> bool:
-        """The second try, with the caller's flags; on failure everything is given back."""
+    def _store(self, entry: Entry) -> Entry:
         tree = self.tree
-        drop = tree.lock is not None and not tree.external_lock and gfpflags_allow_blocking(gfp)
-        if drop:
-            assert tree.lock is not None
-            tree.lock.unlock()
-        done = write.fill_reserve(tree.allocator, self.alloc, wanted, gfp)
-        if not done:
-            self._give_back()
-        if drop:
-            assert tree.lock is not None
-            tree.lock.lock()
-        return done
+        if self.index > self.last:
+            raise OSError(errno.EINVAL, "maple tree: index > last")
+        if tree.lock is not None:
+            tree.lock.assert_held()
+        if tree.work is not None:
+            tree.work.nodes += tree.height
+        return write.store(self, entry)
+
+    def _retry(self, attempt: Callable[[], Entry], wanted: int, gfp: int) -> Entry:
+        """Get ``wanted`` nodes and attempt a store, until it has enough; then, or on failure, the reserve goes back."""
+        spinlock = self.tree.spinlock if gfpflags_allow_blocking(gfp) else None
+        try:
+            while True:
+                if wanted:
+                    if spinlock is not None:
+                        spinlock.unlock()
+                    enough = write.fill_reserve(self.tree.allocator, self.alloc, wanted, gfp)
+                    if spinlock is not None:
+                        spinlock.lock()
+                    if not enough:
+                        raise NodesWanted(wanted)
+                try:
+                    return attempt()
+                except NodesWanted as failure:
+                    wanted = failure.wanted
+        finally:
+            if self.alloc:
+                self._give_back()
 
     def __repr__(self) -> str:
         status = ("start", "active", "pause", "overflow", "underflow")[self.status]

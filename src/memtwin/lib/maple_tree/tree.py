@@ -4,7 +4,7 @@
 A total function from index (0..2^64-1) to entry: ranges, both ends inclusive, that cover the whole index space; what
 nobody stored is a NULL range. Names: ``mtree_load(mt, i)`` is ``tree.load(i)``, ``mtree_store_range`` is
 ``tree.store_range``, ``mtree_insert_range`` ``insert_range``, ``mtree_erase`` ``erase``, ``mt_find`` ``find``,
-``mtree_alloc_range`` ``alloc_range``, ``mtree_alloc_rrange`` ``alloc_rrange``, ``mtree_destroy`` ``destroy``,
+``mtree_alloc_range`` ``alloc_range``, ``mtree_alloc_rrange`` ``alloc_rrange``, ``__mt_destroy`` ``destroy``,
 ``mt_set_in_rcu`` ``set_in_rcu``; a cursor (``mas_*``) is ``MaState``.
 
 An empty tree and a single entry at [0, 0] (held in the root word) cost no node: ``root`` is then a stand-in leaf with
@@ -20,9 +20,9 @@ from __future__ import annotations
 import errno
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from memtwin.errors import InvariantBroken
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.lib.maple_tree.check import check_tree
 from memtwin.lib.maple_tree.node import (
@@ -46,14 +46,18 @@ from memtwin.lib.maple_tree.state import MaState
 if TYPE_CHECKING:
     from memtwin.hw.work import Work
 
-__all__ = ["MapleTree", "TreeLock"]
+__all__ = ["HeldLock", "MapleTree", "TreeLock"]
 
 
-class TreeLock(Protocol):
-    """What a tree asks of its lock; lock/unlock only of a tree that does not have LOCK_EXTERN."""
+class HeldLock(Protocol):
+    """What a tree asks of the lock that protects it; the locks of ``memtwin.sched`` answer it."""
 
-    def is_held(self) -> bool:
-        """Whether the current task holds it for write."""
+    def assert_held(self) -> None:
+        """Complain unless the current task holds the lock."""
+
+
+class TreeLock(HeldLock, Protocol):
+    """A tree's own spinlock."""
 
     def lock(self) -> None:
         """Take it."""
@@ -79,6 +83,7 @@ class MapleTree:
         "rcu",
         "root",
         "seq",
+        "spinlock",
         "track_gaps",
         "work",
     )
@@ -90,7 +95,7 @@ class MapleTree:
         work: Work | None = None,
         *,
         rcu: RcuQueue | None = None,
-        lock: TreeLock | None = None,
+        spinlock: TreeLock | None = None,
     ) -> None:
         self.allocator = allocator
         self._flags = flags & ~(MT_FLAGS_HEIGHT_MASK | MT_FLAGS_USE_RCU)
@@ -98,7 +103,8 @@ class MapleTree:
         self.track_gaps = bool(flags & MT_FLAGS_ALLOC_RANGE)
         self.work = work
         self.rcu = rcu
-        self.lock = lock
+        self.spinlock = spinlock
+        self.lock: HeldLock | None = spinlock
         self.root = _stand_in(None)
         self.height = 0  #: levels of nodes; 0: none
         self.node_count = 0  #: nodes in the tree
@@ -118,6 +124,8 @@ class MapleTree:
 
     def find(self, index: int, max: int = INDEX_MAX) -> Entry:
         """First entry whose range meets [index, max], or None (mt_find without its cursor)."""
+        if index > max:
+            return None
         node = self.root
         if self.work is not None:
             self.work.nodes += self.height
@@ -162,10 +170,25 @@ class MapleTree:
         """The tree flags as Linux keeps them, height included."""
         return self._flags | (MT_FLAGS_USE_RCU if self.in_rcu else 0) | self.height << MT_FLAGS_HEIGHT_OFFSET
 
-    @property
-    def external_lock(self) -> bool:
-        """Whether the tree is protected by a lock that is not its own (and may be slept under)."""
-        return self._flags & MT_FLAGS_LOCK_MASK == MT_FLAGS_LOCK_EXTERN
+    # -- locking
+
+    def set_external_lock(self, lock: HeldLock) -> None:
+        """Register the lock that protects a tree with LOCK_EXTERN; writes then check that it is held."""
+        if self._flags & MT_FLAGS_LOCK_MASK != MT_FLAGS_LOCK_EXTERN:
+            raise ValueError("the tree has a lock of its own")
+        self.lock = lock
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the tree's own spinlock, if it has one."""
+        if self.spinlock is None:
+            yield
+            return
+        self.spinlock.lock()
+        try:
+            yield
+        finally:
+            self.spinlock.unlock()
 
     # -- writing: each takes the internal lock itself (if there is one to take)
 
@@ -174,7 +197,7 @@ class MapleTree:
         _refuse_reserved(entry)
         if first > last:
             raise OSError(errno.EINVAL, "maple tree: first > last")
-        with _Locked(self):
+        with self.locked():
             return MaState(self, first, last).store_gfp(entry, gfp)
 
     def store(self, index: int, entry: Entry, gfp: int = GFP_KERNEL) -> Entry:
@@ -184,7 +207,7 @@ class MapleTree:
     def insert_range(self, first: int, last: int, entry: Entry, gfp: int = GFP_KERNEL) -> None:
         """Store only if the whole interval is NULL. OSError: EEXIST, EINVAL, ENOMEM."""
         _refuse_reserved(entry)
-        with _Locked(self):
+        with self.locked():
             MaState(self, first, last).insert(entry, gfp)
 
     def insert(self, index: int, entry: Entry, gfp: int = GFP_KERNEL) -> None:
@@ -193,7 +216,7 @@ class MapleTree:
 
     def erase(self, index: int) -> Entry:
         """Store NULL over the whole range that holds ``index``; returns the old entry. OSError: ENOMEM."""
-        with _Locked(self):
+        with self.locked():
             entry = MaState(self, index, index).erase()
         return None if entry is XA_ZERO_ENTRY else entry
 
@@ -210,7 +233,7 @@ class MapleTree:
 
     def _alloc(self, entry: Entry, size: int, min: int, max: int, gfp: int, *, rev: bool) -> int:
         _refuse_reserved(entry)
-        with _Locked(self):
+        with self.locked():
             mas = MaState(self, 0, 0)
             if rev:
                 mas.empty_area_rev(min, max, size)
@@ -229,22 +252,21 @@ class MapleTree:
         self.in_rcu = False
 
     def destroy(self) -> None:
-        """Forget everything and free all nodes."""
-        self.assert_locked()
+        """Forget everything and free all nodes; the caller holds the lock."""
+        if self.lock is not None:
+            self.lock.assert_held()
         nodes = self.all_nodes()
         self.set_root_word(None)
-        self.bury(nodes)
+        unused: list[int] = []
+        self.bury(nodes, unused)
+        if unused:
+            self.allocator.free_bulk(unused)
 
     # -- for the write side of this package and for debugging
 
     def check(self) -> None:
         """Recompute what the tree keeps; InvariantBroken names the first condition that does not hold."""
         check_tree(self)
-
-    def assert_locked(self) -> None:
-        """Linux: "suspicious RCU usage" from lockdep. InvariantBroken when the lock is known and not held."""
-        if self.lock is not None and not self.lock.is_held():
-            raise InvariantBroken("maple tree written without its lock held")
 
     def all_nodes(self) -> list[MapleNode]:
         """Every node, level by level from the root; [] when there is none."""
@@ -268,39 +290,24 @@ class MapleTree:
         self.node_count += 1
         self.seq += 1
 
-    def bury(self, nodes: list[MapleNode]) -> None:
-        """Nodes that are no longer part of the tree: mark them dead, free them now or after the grace period."""
+    def bury(self, nodes: list[MapleNode], reserve: list[int]) -> None:
+        """Nodes that are no longer part of the tree: mark them dead.
+
+        RCU mode frees them (after the grace period); else nobody can see them and they go to a cursor's reserve at once.
+        """
         self.node_count -= len(nodes)
         for node in nodes:
             node.dead = True
-        if self.in_rcu and self.rcu is not None:
+        if not self.in_rcu:
+            reserve += [node.addr for node in nodes]
+        elif self.rcu is not None:
             for node in nodes:
                 self.rcu.call_rcu(self.allocator, node.addr)
-        elif nodes:
+        else:
             self.allocator.free_bulk([node.addr for node in nodes])
 
     def __repr__(self) -> str:
         return f"<MapleTree height {self.height}, {self.node_count} nodes>"
-
-
-class _Locked:
-    """Hold a tree's own spinlock, if it has one and the caller does not hold it already; check an external one."""
-
-    __slots__ = ("_mine", "_tree")
-
-    def __init__(self, tree: MapleTree) -> None:
-        self._tree = tree
-        self._mine = tree.lock is not None and not tree.external_lock and not tree.lock.is_held()
-
-    def __enter__(self) -> None:
-        if self._mine:
-            assert self._tree.lock is not None
-            self._tree.lock.lock()
-
-    def __exit__(self, *_: object) -> None:
-        if self._mine:
-            assert self._tree.lock is not None
-            self._tree.lock.unlock()
 
 
 def _stand_in(entry: Entry) -> MapleNode:

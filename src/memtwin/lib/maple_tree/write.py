@@ -311,7 +311,7 @@ def _new_root(mas: MaState, entry: Entry) -> None:
         tree.set_root_word(None)
     else:
         tree.set_root_leaf(MapleNode(mas.alloc.pop(), LEAF_64, 0, [INDEX_MAX], [entry], []))
-    tree.bury(old)
+    tree.bury(old, mas.alloc)
 
 
 def _rebalance(mas: MaState, node: MapleNode, run: Run) -> None:
