@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """memtwin's own errors; a leaf that every layer may import.
 
-Errors of the *simulated* kernel are ordinary ``OSError`` with Linux's errno. What is here is about memtwin itself, or about
-a simulated thread that can not go on.
+Errors of the *simulated* kernel are ordinary ``OSError`` with Linux's errno. What is here is about memtwin itself, or
+about a simulated thread that can not go on.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ __all__ = [
 
 
 class MemtwinError(Exception):
-    """Base of memtwin's own errors; ``exit_status`` is what a command ends with when one reaches the command line."""
+    """Base of memtwin's own errors; ``exit_status`` is a command's status when one reaches the command line."""
 
     exit_status = 1
 
 
 class BadInput(MemtwinError):
-    """What the user gave (option, id, configuration, program, script) can not be used; the message is one clear line."""
+    """What the user gave (option, id, configuration, program) can not be used; the message is one clear line."""
 
     exit_status = 2
 

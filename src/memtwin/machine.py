@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The machine: the one place that assembles hardware and kernel, and the object a user must know (architecture, section 4)."""
+"""The machine: the one place that assembles hardware and kernel, and the object a user must know (architecture,
+section 4).
+"""
 
 from __future__ import annotations
 
@@ -49,11 +51,11 @@ def _node_pages(memory: int, nodes: int | Sequence[int | str]) -> list[int]:
 class Machine:
     """A computer with a booted kernel. Two machines in one process share nothing.
 
-    ``memory``: bytes, or text such as ``"2G"``; ``cpus``: simulated CPUs; ``nodes``: number of equal NUMA nodes, or a list of sizes
-    (which then make up the memory); ``memory_only``: nodes without CPUs; ``distance``: table as in ACPI's SLIT;
-    ``kernel``: profile (``before``, ``6.7``, ``host``, a release); ``with_``, ``without``: ids of changes and knobs;
-    ``seed``: of everything random; ``lockdep``: check lock order and context at run time.
-    Raises BadInput where the description is impossible. Usable as a context manager; ``close()`` ends it.
+    ``memory``: bytes, or text such as ``"2G"``; ``cpus``: simulated CPUs; ``nodes``: number of equal NUMA nodes, or a
+    list of sizes (which then make up the memory); ``memory_only``: nodes without CPUs; ``distance``: table as in
+    ACPI's SLIT; ``kernel``: profile (``before``, ``6.7``, ``host``, a release); ``with_``, ``without``: ids of
+    changes and knobs; ``seed``: of everything random; ``lockdep``: check lock order and context at run time. Raises
+    BadInput where the description is impossible. Usable as a context manager; ``close()`` ends it.
     """
 
     __slots__ = ("kernel",)

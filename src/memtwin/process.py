@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A process driven from Python: one method a system call, and accesses as its CPU would make them. No rule lives here.
+"""A process driven from Python: one method a system call, and accesses as its CPU would make them. No rule lives
+here.
 
-A kernel error is ``OSError`` with Linux's errno (``brk`` returns the break and never raises); a fatal fault is ``FatalSignal`` and the
-process lives on; after SIGKILL or exit every call raises ``ProcessKilled``.
+A kernel error is ``OSError`` with Linux's errno (``brk`` returns the break and never raises); a fatal fault is
+``FatalSignal`` and the process lives on; after SIGKILL or exit every call raises ``ProcessKilled``.
 """
 
 from __future__ import annotations
@@ -73,11 +74,14 @@ class Process:
         try:
             return function(*args, **kwargs)
         finally:
+            if task.fatal_signal_pending and task.exit_code < 0:
+                kernel.exit_task(task, SIGKILL)
             kernel.sched.leave(previous)
             kernel.rcu.rcu_barrier()
+            if task.fatal_signal_pending:
+                raise ProcessKilled(f"process {task.pid} was killed")
 
     def _killed(self, sig: int) -> None:
-        self.kernel.printk(f"Out of memory: Killed process {self.task.pid} ({self.task.comm})")
         self.kernel.exit_task(self.task, sig)
 
     @property
@@ -116,7 +120,9 @@ class Process:
         return self._call(do_brk, self.mm, addr)
 
     def populate(self, addr: int, length: int, *, write: bool = True) -> None:
-        """Have all pages of a range present, as MADV_POPULATE_WRITE (or _READ) does. Raises OSError ENOMEM, EINVAL, EFAULT."""
+        """Have all pages of a range present, as MADV_POPULATE_WRITE (or _READ) does. Raises OSError ENOMEM, EINVAL,
+        EFAULT.
+        """
         self._call(self._populate, addr, length, write)
 
     def _populate(self, addr: int, length: int, write: bool) -> None:

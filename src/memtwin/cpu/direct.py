@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The direct CPU: memory accesses made through the API, one page after the other, ascending, as a program would make them.
+"""The direct CPU: memory accesses made through the API, one page after the other, ascending, as a program would make
+them.
 
-It walks the same tables as the emulated CPU and leaves the same A and D bits behind. An access that the kernel answers with a
-signal raises FatalSignal and leaves the process alive, as if it had a handler; SIGKILL ends it.
+It walks the same tables as the emulated CPU and leaves the same A and D bits behind. An access that the kernel
+answers with a signal raises FatalSignal and leaves the process alive, as if it had a handler; SIGKILL ends it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 from memtwin.abi.signal import SIGKILL
 from memtwin.arch.x86.mm.fault import SignalInfo, do_user_addr_fault
@@ -40,12 +42,12 @@ class DirectCpu:
         if mm is None:
             raise ProcessKilled(f"process {task.pid} has exited")
         entry = 0
+        need, mark = (_WRITE, ACCESSED | DIRTY) if write else (_READ, ACCESSED)
         base = mm.pte_tables.get(addr >> 21)
         if base is not None:
             q = mm.ctx.ram.q
             index = base + (addr >> 12 & 511)
             entry = q[index]
-            need, mark = (_WRITE, ACCESSED | DIRTY) if write else (_READ, ACCESSED)
             if entry & need == need:
                 if entry & mark != mark:
                     q[index] = entry | mark
@@ -59,10 +61,14 @@ class DirectCpu:
             sched.leave(previous)
         if signal is not None:
             self._raise(signal, 0)
-        self.touch(addr, write)
+        # The handler leaves A (and D) set in the entry; only after losing a race against another thread is it
+        # otherwise.
+        base = mm.pte_tables.get(addr >> 21)
+        if base is None or mm.ctx.ram.q[base + (addr >> 12 & 511)] & need != need:
+            self.touch(addr, write)
 
     def _access(self, addr: int, write: bool, done: int) -> int:
-        """Physical address of ``addr``; raises FatalSignal or ProcessKilled, telling that ``done`` bytes went before."""
+        """Physical address of ``addr``; raises FatalSignal (``done`` bytes went before) or ProcessKilled."""
         task = self._task
         if task.mm is None:
             raise ProcessKilled(f"process {task.pid} has exited")
@@ -71,7 +77,7 @@ class DirectCpu:
             self._raise(physical, done)
         return physical
 
-    def _raise(self, signal: SignalInfo, done: int) -> None:
+    def _raise(self, signal: SignalInfo, done: int) -> NoReturn:
         if signal.sig == SIGKILL:
             self._kill(SIGKILL)
             raise ProcessKilled(f"process {self._task.pid} was killed: out of memory")

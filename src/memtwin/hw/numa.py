@@ -32,8 +32,8 @@ class Node:
 class Topology:
     """All nodes of a machine and the distances between them.
 
-    ``nodes``: ascending by pfn; ``distance[a][b]``; ``cpu_node[cpu]``; ``fallback[nid]``: all nodes, nearest first (a tie goes to
-    the lower number), which is the order in which the page allocator tries them.
+    ``nodes``: ascending by pfn; ``distance[a][b]``; ``cpu_node[cpu]``; ``fallback[nid]``: all nodes, nearest first (a
+    tie goes to the lower number), which is the order in which the page allocator tries them.
     """
 
     __slots__ = ("cpu_node", "distance", "fallback", "nodes", "nr_cpus")

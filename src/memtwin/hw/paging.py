@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""x86-64 4-level paging: every bit position and non-present encoding, and the index arithmetic (Linux: asm/pgtable_types.h).
+"""x86-64 4-level paging: every bit position and non-present encoding, and the index arithmetic (Linux:
+asm/pgtable_types.h).
 
-Source: Intel SDM volume 3, chapter 4 (hardware bits); Linux's software bits as documented in Documentation/admin-guide/mm
-(soft-dirty, userfaultfd write protection). This is the only place that knows the layout of an entry: the emulated CPU's own
-MMU, the kernel half and the direct CPU all read the same words.
+Source: Intel SDM volume 3, chapter 4 (hardware bits); Linux's software bits as documented in
+Documentation/admin-guide/mm (soft-dirty, userfaultfd write protection). This is the only place that knows the layout
+of an entry: the emulated CPU's own MMU, the kernel half and the direct CPU all read the same words.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ SPECIAL: Final = 1 << 9  #: no reference-counted page behind it (zero page, devi
 UFFD_WP: Final = 1 << 10
 SOFT_DIRTY: Final = 1 << 11
 
-# Non-present entries that are not none: bit 0 clear, bit 1 set marks "swap-like", type in bits 2-6, payload from bit 12.
+# Non-present entries that are not none: bit 0 clear, bit 1 set marks "swap-like", type in bits 2-6, payload from bit
+# 12.
 SWAP_ENTRY: Final = 1 << 1
 SWAP_TYPE_SHIFT: Final = 2
 SWAP_TYPE_MASK: Final = 31

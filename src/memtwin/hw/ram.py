@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Physical memory: one private, anonymous, no-reserve mapping of the whole machine (architecture, section 3).
 
-Invariants: the mapping is never resized or remapped, because an emulated CPU holds its bare address; ``_pin`` keeps a buffer
-exported for life so that nobody can close it by accident. A frame the machine never touched costs the host nothing.
+Invariants: the mapping is never resized or remapped, because an emulated CPU holds its bare address; ``_pin`` keeps a
+buffer exported for life so that nobody can close it by accident. A frame the machine never touched costs the host
+nothing.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ def lazy_array(size: int) -> mmap.mmap:
 class Ram:
     """The machine's physical memory.
 
-    ``size`` bytes, ``nr_frames`` frames; ``mem`` a byte view, ``q`` a view of 64-bit words (page-table entries and scalar
-    accesses), ``words`` the same as ``uint64[nr_frames * 512]`` and ``frames`` as ``uint64[nr_frames, 512]`` for bulk work.
+    ``size`` bytes, ``nr_frames`` frames; ``mem`` a byte view, ``q`` a view of 64-bit words (page-table entries and
+    scalar accesses), ``words`` the same as ``uint64[nr_frames * 512]`` and ``frames`` as ``uint64[nr_frames, 512]``
+    for bulk work.
     """
 
     __slots__ = ("_area", "_pin", "address", "frames", "mem", "nr_frames", "q", "size", "words")
@@ -72,7 +74,9 @@ class Ram:
         self.mem[start : start + PAGE_SIZE] = _ZERO
 
     def zero_bulk(self, pfns: npt.NDArray[np.int64]) -> None:
-        """Fill the frames ``pfns`` (int64[n], no repeats) with zeroes; long runs go back to the host, which hands out zeroes."""
+        """Fill the frames ``pfns`` (int64[n], no repeats) with zeroes; long runs go back to the host, which hands out
+        zeroes.
+        """
         if not len(pfns):
             return
         pfns = np.sort(pfns)

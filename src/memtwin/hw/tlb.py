@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""TLB generations: how the kernel half tells CPUs that translations changed, without ever calling one (architecture, section 5).
+"""TLB generations: how the kernel half tells CPUs that translations changed, without ever calling one (architecture,
+section 5).
 
-A CPU remembers the generation at which it last flushed and compares on entry. Only changes that *remove* something need a
-flush: never-present to present and read-only to writable do not.
+A CPU remembers the generation at which it last flushed and compares on entry. Only changes that *remove* something
+need a flush: never-present to present and read-only to writable do not.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class MmTlb:
 
 
 class Tlb:
-    """Machine-wide: flush counts, and the frames whose *content as code* may have changed under a CPU's translated blocks."""
+    """Machine-wide: flush counts, and the frames whose *content as code* may have changed under a CPU's translated
+    blocks.
+    """
 
     __slots__ = ("changed_code", "code_gen", "executable", "flushes", "pages", "work")
 

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel of one machine: owns every subsystem, boots them in order, and can check them all (architecture, section 4)."""
+"""The kernel of one machine: owns every subsystem, boots them in order, and can check them all (architecture, section
+4).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from memtwin.events.tracepoint import Tracepoints
-
+from memtwin.abi.signal import SIGKILL
 from memtwin.changes import Features
-from memtwin.errors import InvariantBroken
+from memtwin.errors import InvariantBroken, MemtwinError
+from memtwin.events.tracepoint import Tracepoints
 from memtwin.hw.numa import Topology
 from memtwin.hw.ram import Ram
 from memtwin.hw.tlb import MmTlb, Tlb
@@ -22,6 +24,7 @@ from memtwin.mm.check_mm import check_address_spaces
 from memtwin.mm.context import MmContext
 from memtwin.mm.mm_types import MmStruct
 from memtwin.mm.mmap import exit_mmap
+from memtwin.mm.oom_kill import oom_kill_message, select_bad_process
 from memtwin.mm.page import PageArrays
 from memtwin.mm.page_alloc import PageAllocator
 from memtwin.mm.page_table import PageTables
@@ -43,8 +46,8 @@ _START_BRK: Final = 0x800000000
 class Kernel:
     """Every subsystem of one machine. Two kernels in one process share nothing.
 
-    ``features``: changes and knobs, frozen; ``log``: the kernel log, one line each; ``on_exit``: called with a task just before its
-    address space goes (to look at page tables from outside).
+    ``features``: changes and knobs, frozen; ``log``: the kernel log, one line each; ``on_exit``: called with a task
+    just before its address space goes (to look at page tables from outside).
     """
 
     __slots__ = (
@@ -105,6 +108,8 @@ class Kernel:
             cpu=lambda: sched.current.cpu,
         )
         self.page_alloc.printk = self.printk
+        self.page_alloc.task_id = lambda: sched.current.tid
+        self.page_alloc.oom = self.out_of_memory
         self.slab = SlabAllocator(self.page_alloc)
         self.rcu = RcuQueue()
         self.pt = PageTables(ram, self.pages, self.page_alloc, self.node_stats, topology.pfn_to_nid, self.work)
@@ -180,6 +185,25 @@ class Kernel:
         self.tasks[task.pid] = task
         task.start_time = self.clock.now
         return task
+
+    def out_of_memory(self, gfp: int, order: int) -> bool:
+        """An allocation finds no memory: kill somebody. True if it may try again, False if the caller itself must die.
+
+        Raises MemtwinError (the kernel panics) where nobody can be killed.
+        """
+        current = self.sched.current
+        if current.fatal_signal_pending:
+            return False
+        victim = select_bad_process(self.tasks.values(), self.page_alloc.managed_pages)
+        if victim is None:
+            raise MemtwinError("Kernel panic - not syncing: System is deadlocked on memory")
+        self.events.oom_kill += 1
+        self.printk(oom_kill_message(victim))
+        victim.fatal_signal_pending = True
+        if victim is current:
+            return False
+        self.exit_task(victim, SIGKILL)
+        return True
 
     def exec_mmap(self, task: TaskStruct, mm: MmStruct | None) -> None:
         """Give ``task`` the address space ``mm`` and tear down the one it had."""

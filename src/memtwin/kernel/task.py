@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A thread of a user program (Linux: include/linux/sched.h): the scheduler's task plus what the kernel knows about it."""
+"""A thread of a user program (Linux: include/linux/sched.h): the scheduler's task plus what the kernel knows about
+it.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,9 @@ COMM_LEN: Final = 15  #: longest name of a task, in bytes
 class TaskStruct(Task):
     """``pid`` of a single-threaded process is its ``tid``. ``mm`` is None after exit.
 
-    ``regs``: the emulated CPU's context of the thread, None for a process driven by API calls. ``exit_code``: as wait(2) reports
-    it (status << 8, or the signal), -1 while alive. ``min_flt``, ``maj_flt``: faults taken. ``files``, ``fs``: open files and working
-    directory, owned by the fs layer.
+    ``regs``: the emulated CPU's context of the thread, None for a process driven by API calls. ``exit_code``: as
+    wait(2) reports it (status << 8, or the signal), -1 while alive. ``min_flt``, ``maj_flt``: faults taken.
+    ``files``, ``fs``: open files and working directory, owned by the fs layer.
     """
 
     __slots__ = (
@@ -30,6 +32,7 @@ class TaskStruct(Task):
         "fs",
         "maj_flt",
         "min_flt",
+        "oom_score_adj",
         "regs",
         "rlimits",
         "robust_list",
@@ -46,6 +49,7 @@ class TaskStruct(Task):
         self.min_flt = 0
         self.maj_flt = 0
         self.exit_code = -1
+        self.oom_score_adj = 0
         self.regs: Any = None
         self.files: Any = None
         self.fs: Any = None

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel half's access to user memory (Linux: include/linux/uaccess.h): walks the real tables, faults pages in, sets A and D.
+"""The kernel half's access to user memory (Linux: include/linux/uaccess.h): walks the real tables, faults pages in,
+sets A and D.
 
-The same translation serves system calls (a bad address is EFAULT) and the direct CPU of the API (a bad address is a signal).
+The same translation serves system calls (a bad address is EFAULT) and the direct CPU of the API (a bad address is a
+signal).
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ __all__ = [
 
 
 def translate(task: TaskStruct, addr: int, write: bool) -> int | SignalInfo:
-    """Physical address of user address ``addr``, accessed as a CPU would: faults taken, A (and D) set; or the signal it raises."""
+    """Physical address of user address ``addr``, accessed as a CPU would: faults taken, A (and D) set; or the signal
+    it raises.
+    """
     mm = task.mm
     assert mm is not None
     q = mm.ctx.ram.q
@@ -99,7 +103,7 @@ def put_user(task: TaskStruct, addr: int, value: int, size: int = 8) -> None:
 
 
 def strncpy_from_user(task: TaskStruct, addr: int, limit: int = 4096) -> bytes:
-    """The bytes at ``addr`` up to a NUL, which is left out. Raises OSError EFAULT, ENAMETOOLONG past ``limit`` bytes."""
+    """The bytes at ``addr`` up to a NUL, left out. Raises OSError EFAULT, ENAMETOOLONG past ``limit`` bytes."""
     assert task.mm is not None
     mem = task.mm.ctx.ram.mem
     text = b""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Allocation flags (Linux: include/linux/gfp_types.h): what an allocation may do when memory is short.
 
-The numbers are memtwin's own choice; only names and meaning follow Linux (user space never sees the numbers). They live in
-``lib`` because data structures hand them through to the allocator they were given.
+The numbers are memtwin's own choice; only names and meaning follow Linux (user space never sees the numbers). They
+live in ``lib`` because data structures hand them through to the allocator they were given.
 """
 
 from __future__ import annotations

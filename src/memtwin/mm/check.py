@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``kernel.check()``: recompute everything that is kept incrementally and name the first thing that disagrees.
 
-Each subsystem registers its own function, in boot order; a function raises :class:`~memtwin.errors.InvariantBroken` through
-:func:`require`. Checks read state and never change it, work counters included.
+Each subsystem registers its own function, in boot order; a function raises :class:`~memtwin.errors.InvariantBroken`
+through :func:`require`. Checks read state and never change it, work counters included.
 """
 
 from __future__ import annotations

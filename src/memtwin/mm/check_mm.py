@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Recomputes what the address spaces keep incrementally: counters from areas, RSS and mapcounts from the page tables themselves."""
+"""Recomputes what the address spaces keep incrementally: counters from areas, RSS and mapcounts from the page tables
+themselves.
+"""
 
 from __future__ import annotations
 

@@ -174,9 +174,9 @@ class MmContext:
     def _per_node(self, pfns: npt.NDArray[np.int64]) -> list[int]:
         if len(self.node_stats) == 1:
             return [len(pfns)]
-        return np.bincount(
-            np.searchsorted(self._node_ends, pfns, side="right"), minlength=len(self.node_stats)
-        ).tolist()
+        nids = np.searchsorted(self._node_ends, pfns, side="right")
+        counts: list[int] = np.bincount(nids, minlength=len(self.node_stats)).tolist()
+        return counts
 
     def node_stat(self, pfn: int) -> NodeStat:
         """The gauges of the node that owns frame ``pfn``."""

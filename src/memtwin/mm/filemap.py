@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """File pages (Linux: mm/filemap.c), as far as mapped programs need them before the page cache is built.
 
-A mapping keeps its pages while any area maps it and drops them with the last one; there is no readahead and no writeback.
-Invariants: every page in ``folios`` carries the mapping's id and its index, and one reference for being there.
+A mapping keeps its pages while any area maps it and drops them with the last one; there is no readahead and no
+writeback. Invariants: every page in ``folios`` carries the mapping's id and its index, and one reference for being
+there.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ __all__ = ["AddressSpace"]
 class AddressSpace:
     """The pages of one file.
 
-    ``read_folio(index)`` returns up to 4096 bytes of the file's content (less at its end); ``size()`` the length in bytes;
-    ``shmem`` says that the pages count as shared memory (an anonymous shared object). ``i_mmap``: number of areas that map it.
+    ``read_folio(index)`` returns up to 4096 bytes of the file's content (less at its end); ``size()`` the length in
+    bytes; ``shmem`` says that the pages count as shared memory (an anonymous shared object). ``i_mmap``: number of
+    areas that map it.
     """
 
     __slots__ = ("_read_folio", "folios", "i_mmap", "id", "shmem", "size")
@@ -59,7 +61,9 @@ class AddressSpace:
         del ctx.mappings[self.id]
 
     def get_folio(self, ctx: MmContext, index: int) -> int:
-        """The page at ``index``, read if it is not there; its pfn, or 0 without memory. The cache keeps the only new reference."""
+        """The page at ``index``, read if it is not there; its pfn, or 0 without memory. The cache keeps the only new
+        reference.
+        """
         pfn = self.folios.get(index)
         if pfn is not None:
             return pfn

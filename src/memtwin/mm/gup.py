@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Populating a range ahead of use (Linux: mm/gup.c, MADV_POPULATE_* in mm/madvise.c).
 
-Empty entries of private anonymous areas are filled whole tables at a time; every other entry takes the fault path page by page.
-The result is the same as touching every page, ascending: pages, counters, faults counted.
+Empty entries of private anonymous areas are filled whole tables at a time; every other entry takes the fault path
+page by page. The result is the same as touching every page, ascending: pages, counters, faults counted.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ __all__ = ["faultin_page_range"]
 def faultin_page_range(mm: MmStruct, start: int, end: int, *, write: bool) -> int:
     """Have every page of [start, end) present, writable if ``write``; the number of faults taken.
 
-    Precondition: ``mmap_lock`` held for reading. Raises OSError ENOMEM (a hole, or no memory), EINVAL (the area forbids the
-    access), EFAULT (SIGBUS); what precedes the error stays populated.
+    Precondition: ``mmap_lock`` held for reading. Raises OSError ENOMEM (a hole, or no memory), EINVAL (the area
+    forbids the access), EFAULT (SIGBUS); what precedes the error stays populated.
     """
     faults = 0
     position = start

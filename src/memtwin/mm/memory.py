@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Resolving a fault inside an area, and taking pages away again (Linux: mm/memory.c; spec R12, R13).
 
-What is here: first touch of anonymous memory (read: the shared zero page, write: a new zeroed page), pages of files through the
-small protocol of ``mm/filemap.py``, writes to read-only pages (reuse or copy), and zap. Callers hold ``mmap_lock``; the entries
-and the RSS counters change under ``page_table_lock``. Reasons for how a fault ended are counted in ``ctx.fault_stats``.
+What is here: first touch of anonymous memory (read: the shared zero page, write: a new zeroed page), pages of files
+through the small protocol of ``mm/filemap.py``, writes to read-only pages (reuse or copy), and zap. Callers hold
+``mmap_lock``; the entries and the RSS counters change under ``page_table_lock``. Reasons for how a fault ended are
+counted in ``ctx.fault_stats``.
 
-"Known zero" (architecture, section 3): a frame is written only by a CPU, which leaves the dirty bit behind, or by the kernel
-half, which marks it at once; so zap marks what was dirty, and the page allocator zeroes only marked frames.
+"Known zero" (architecture, section 3): a frame is written only by a CPU, which leaves the dirty bit behind, or by the
+kernel half, which marks it at once; so zap marks what was dirty, and the page allocator zeroes only marked frames.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def handle_mm_fault(mm: MmStruct, vma: VmArea, addr: int, write: bool) -> int:
         raise InvariantBroken(f"non-present entry {entry:#x} at {addr:#x} in an accessible area")
     if write and not entry & RW:
         return _do_wp_page(mm, vma, addr, index, entry)
+    ctx.ram.q[index] = entry | (ACCESSED | DIRTY if write else ACCESSED)
     ctx.fault_stats.spurious += 1
     return 0
 
@@ -150,7 +152,9 @@ def _do_file_fault(mm: MmStruct, vma: VmArea, addr: int, index: int, write: bool
 
 
 def _copy_anon(mm: MmStruct, vma: VmArea, addr: int, index: int, source: int, entry: int) -> int:
-    """Map a private copy of frame ``source`` (the zero page: a zeroed page) at ``addr``, writable, in place of ``entry``."""
+    """Map a private copy of frame ``source`` (the zero page: a zeroed page) at ``addr``, writable, in place of
+    ``entry``.
+    """
     ctx = mm.ctx
     if not anon_vma_prepare(ctx, vma):
         return VM_FAULT_OOM
@@ -191,7 +195,7 @@ def _do_wp_page(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int) ->
     if not shared and (entry & SPECIAL or not pages.flags[pfn] & PG_ANON or pages.refcount[pfn] != 1):
         return _copy_anon(mm, vma, addr, index, pfn, entry)
     mm.page_table_lock.lock()
-    ctx.ram.q[index] |= RW | DIRTY
+    ctx.ram.q[index] |= RW | DIRTY | ACCESSED
     mm.page_table_lock.unlock()
     if shared:
         pages.flags[pfn] |= PG_DIRTY
@@ -324,7 +328,9 @@ def zap_page_range(mm: MmStruct, start: int, end: int) -> int:
 
 
 def fault_is_permitted(vma: VmArea, write: bool, instruction: bool) -> bool:
-    """Whether the area's flags allow the access (x86: every accessible area is readable, so that only PROT_NONE refuses a read)."""
+    """Whether the area's flags allow the access (x86: every accessible area is readable, so that only PROT_NONE
+    refuses a read).
+    """
     if write:
         return bool(vma.flags & VM_WRITE)
     return not vma.page_prot & PROT_NONE and not (instruction and vma.page_prot & NX)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The address space and its areas (Linux: include/linux/mm_types.h, mm.h; spec R1).
 
-Lock order: ``mmap_lock``, then ``page_table_lock``, then the zone lock inside the page allocator. Fields say what protects them.
-Invariants, recomputed by ``mm/check_mm.py``: areas do not overlap; ``map_count`` counts them; the ``*_vm`` counters are sums over the
-areas; the ``rss_*`` counters are sums over the page tables.
+Lock order: ``mmap_lock``, then ``page_table_lock``, then the zone lock inside the page allocator. Fields say what
+protects them. Invariants, recomputed by ``mm/check_mm.py``: areas do not overlap; ``map_count`` counts them; the
+``*_vm`` counters are sums over the areas; the ``rss_*`` counters are sums over the page tables.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ STACK_GUARD_PAGES: Final = 256
 def vm_get_page_prot(flags: int) -> int:
     """Page-table bits for an area with these VM_* flags, as a fresh mapping gets them.
 
-    A private writable area yields read-only entries: the write fault decides between reuse and copy. On x86 write-only areas
-    are readable and execute-only areas are readable too.
+    A private writable area yields read-only entries: the write fault decides between reuse and copy. On x86
+    write-only areas are readable and execute-only areas are readable too.
     """
     if not flags & VM_ACCESS_FLAGS:
         return paging.PROT_NONE | paging.ACCESSED | paging.NX
@@ -104,8 +104,8 @@ class MappedFile(Protocol):
 class VmArea:
     """One area [``start``, ``end``) of an address space. All fields are protected by ``mm.mmap_lock``.
 
-    ``pgoff``: page offset of ``start`` in the file, or ``start / 4096`` for private anonymous memory; ``page_prot``: what
-    :func:`vm_get_page_prot` says for ``flags``; ``addr``: address of the object in its cache.
+    ``pgoff``: page offset of ``start`` in the file, or ``start / 4096`` for private anonymous memory; ``page_prot``:
+    what :func:`vm_get_page_prot` says for ``flags``; ``addr``: address of the object in its cache.
     """
 
     __slots__ = ("addr", "anon_vma", "end", "file", "flags", "mm", "page_prot", "pgoff", "start")
@@ -140,9 +140,10 @@ class VmArea:
 class MmStruct:
     """One address space.
 
-    ``pgd``: frame of the top-level table. ``pte_tables``: ``addr >> 21`` to the index in ``ram.q`` of the first entry of the
-    page table covering it; a cache of the real tables, kept by ``mm/page_table.py`` alone (protected by ``page_table_lock``).
-    ``rss_*``, ``pgtables_bytes``: protected by ``page_table_lock``. ``*_vm``: pages, protected by ``mmap_lock``.
+    ``pgd``: frame of the top-level table. ``pte_tables``: ``addr >> 21`` to the index in ``ram.q`` of the first entry
+    of the page table covering it; a cache of the real tables, kept by ``mm/page_table.py`` alone (protected by
+    ``page_table_lock``). ``rss_*``, ``pgtables_bytes``: protected by ``page_table_lock``. ``*_vm``: pages, protected
+    by ``mmap_lock``.
     """
 
     __slots__ = (

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """mmap, munmap, brk, stack growth, and the end of an address space (Linux: mm/mmap.c; spec R3, R7, R8).
 
-Good enough for first programs: address selection, the checks of arguments in Linux's order, commit accounting in mode 0 and 1.
-Merging, limits other than the number of areas, and locking of pages come with the VMA issue; what is refused meanwhile is on
-the coverage page. Callers need not hold anything: each entry point takes ``mmap_lock`` for writing.
+Good enough for first programs: address selection, the checks of arguments in Linux's order, commit accounting in mode
+0 and 1. Merging, limits other than the number of areas, and locking of pages come with the VMA issue; what is refused
+meanwhile is on the coverage page. Callers need not hold anything: each entry point takes ``mmap_lock`` for writing.
 """
 
 from __future__ import annotations
 
 import errno
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from memtwin.abi import mman
 from memtwin.hw.ram import PAGE_MASK
@@ -45,6 +46,8 @@ from memtwin.mm.vma import (
 )
 
 __all__ = ["do_brk", "do_mmap", "do_munmap", "exit_mmap", "expand_stack", "setup_arg_pages"]
+
+R = TypeVar("R")
 
 _GUARD: Final = STACK_GUARD_PAGES << 12
 _ANON_PROT: Final = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
@@ -187,20 +190,32 @@ def charge_commit(mm: MmStruct, pages: int) -> None:
     ctx.committed += pages
 
 
-def _mmap_region(mm: MmStruct, addr: int, length: int, vm_flags: int, pgoff: int, file: MappedFile | None) -> int:
-    pages = length >> 12
-    _unmap(mm, addr, addr + length)
-    if vm_flags & VM_NORESERVE and mm.ctx.overcommit_memory == 2:
-        vm_flags &= ~VM_NORESERVE
-    if _accountable(mm, vm_flags):
-        charge_commit(mm, pages)
-        vm_flags |= VM_ACCOUNT
+def charged(mm: MmStruct, pages: int, grow: Callable[[], R]) -> R:
+    """``grow()`` with ``pages`` charged to the commit counter; its failure takes the charge back. Raises OSError
+    ENOMEM.
+    """
+    charge_commit(mm, pages)
     try:
-        insert_vma(mm, vm_area_alloc(mm, addr, addr + length, vm_flags, pgoff, file))
+        return grow()
     except OSError:
-        if vm_flags & VM_ACCOUNT:
-            mm.ctx.committed -= pages
+        mm.ctx.committed -= pages
         raise
+
+
+def _new_vma(mm: MmStruct, start: int, end: int, flags: int, pgoff: int, file: MappedFile | None = None) -> VmArea:
+    """A new area in the tree; raises OSError ENOMEM, nothing changed."""
+    vma = vm_area_alloc(mm, start, end, flags, pgoff, file)
+    insert_vma(mm, vma)
+    return vma
+
+
+def _mmap_region(mm: MmStruct, addr: int, length: int, vm_flags: int, pgoff: int, file: MappedFile | None) -> int:
+    _unmap(mm, addr, addr + length)
+    if _accountable(mm, vm_flags):
+        vm_flags |= VM_ACCOUNT
+        charged(mm, length >> 12, lambda: _new_vma(mm, addr, addr + length, vm_flags, pgoff, file))
+    else:
+        _new_vma(mm, addr, addr + length, vm_flags, pgoff, file)
     return addr
 
 
@@ -277,18 +292,16 @@ def _grow_heap(mm: MmStruct, old: int, new: int) -> None:
         raise no_memory()
     if mm.map_count > mm.ctx.max_map_count:
         raise no_memory()
-    pages = (new - old) >> 12
-    charge_commit(mm, pages)
     flags = VM_READ | VM_WRITE | _ANON_PROT | VM_ACCOUNT
-    try:
-        heap = mm.mm_mt.load(old - 1) if old else None
+    heap: VmArea | None = mm.mm_mt.load(old - 1) if old else None
+
+    def grow() -> None:
         if heap is not None and heap.file is None and heap.flags == flags:
             vma_resize(mm, heap, heap.start, new)
         else:
-            insert_vma(mm, vm_area_alloc(mm, old, new, flags, old >> 12))
-    except OSError:
-        mm.ctx.committed -= pages
-        raise
+            _new_vma(mm, old, new, flags, old >> 12)
+
+    charged(mm, (new - old) >> 12, grow)
 
 
 def setup_arg_pages(mm: MmStruct, stack_top: int, size: int) -> VmArea:
@@ -296,17 +309,16 @@ def setup_arg_pages(mm: MmStruct, stack_top: int, size: int) -> VmArea:
     mm.mmap_lock.down_write()
     try:
         flags = VM_READ | VM_WRITE | _ANON_PROT | VM_GROWSDOWN | VM_ACCOUNT
-        charge_commit(mm, size >> 12)
         start = stack_top - size
-        vma = vm_area_alloc(mm, start, stack_top, flags, start >> 12)
-        insert_vma(mm, vma)
-        return vma
+        return charged(mm, size >> 12, lambda: _new_vma(mm, start, stack_top, flags, start >> 12))
     finally:
         mm.mmap_lock.up_write()
 
 
 def expand_stack(mm: MmStruct, vma: VmArea, addr: int) -> bool:
-    """Let the growing-down ``vma`` reach down to ``addr``; False if Linux refuses (spec R7). ``mmap_lock`` held for writing."""
+    """Let the growing-down ``vma`` reach down to ``addr``; False if Linux refuses (spec R7). ``mmap_lock`` held for
+    writing.
+    """
     start = addr & PAGE_MASK
     if start < mm.ctx.mmap_min_addr:
         return False
@@ -320,15 +332,9 @@ def expand_stack(mm: MmStruct, vma: VmArea, addr: int) -> bool:
         return False
     if vma.end - start > mm.stack_limit:
         return False
-    pages = (vma.start - start) >> 12
     try:
-        charge_commit(mm, pages)
+        charged(mm, (vma.start - start) >> 12, lambda: vma_resize(mm, vma, start, vma.end))
     except OSError:
-        return False
-    try:
-        vma_resize(mm, vma, start, vma.end)
-    except OSError:
-        mm.ctx.committed -= pages
         return False
     return True
 

@@ -24,7 +24,7 @@ from memtwin.mm.mm_types import (
     VmArea,
     vm_get_page_prot,
 )
-from memtwin.mm.mmap import charge_commit
+from memtwin.mm.mmap import charged
 from memtwin.mm.page import PG_ANON
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.vma import areas_in, split_vma
@@ -67,19 +67,18 @@ def _fixup(mm: MmStruct, vma: VmArea, start: int, end: int, flags: int) -> None:
     if flags == vma.flags:
         return
     pages = (end - start) >> 12
-    charged = 0
-    if flags & VM_WRITE and not vma.flags & _NEVER_ACCOUNTED:
-        charge_commit(mm, pages)
-        charged = pages
-        flags |= VM_ACCOUNT
-    try:
+
+    def split() -> None:
         if vma.start < start:
             split_vma(mm, vma, start, new_below=True)
         if vma.end > end:
             split_vma(mm, vma, end, new_below=False)
-    except OSError:
-        mm.ctx.committed -= charged
-        raise
+
+    if flags & VM_WRITE and not vma.flags & _NEVER_ACCOUNTED:
+        flags |= VM_ACCOUNT
+        charged(mm, pages, split)
+    else:
+        split()
     mm.vm_stat_account(vma.flags, -pages)
     vma.flags = flags
     vma.page_prot = vm_get_page_prot(flags)

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``struct page`` as a structure of arrays (Linux: include/linux/mm_types.h, page-flags.h).
 
-Every field is one no-reserve array indexed by pfn, reachable as a ``memoryview`` (scalar code) and, under ``vec``, as a NumPy
-array over the same bytes (bulk code). An all-zero record means "never used", so that boot costs nothing per page. A folio is
-named by its head pfn; heads are aligned to their order, so a tail finds its head from ``comp_order`` alone.
+Every field is one no-reserve array indexed by pfn, reachable as a ``memoryview`` (scalar code) and, under ``vec``, as
+a NumPy array over the same bytes (bulk code). An all-zero record means "never used", so that boot costs nothing per
+page. A folio is named by its head pfn; heads are aligned to their order, so a tail finds its head from ``comp_order``
+alone.
 
-Invariants (recomputed by ``kernel.check()``): a free or reserved page has refcount 0 and mapcount 0; ``buddy[pfn]`` is non-zero
-exactly for heads of blocks on a free list; ``nonzero[pfn] == 0`` promises that the frame holds only zeroes.
+Invariants (recomputed by ``kernel.check()``): a free or reserved page has refcount 0 and mapcount 0; ``buddy[pfn]``
+is non-zero exactly for heads of blocks on a free list; ``nonzero[pfn] == 0`` promises that the frame holds only
+zeroes.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -79,11 +81,11 @@ class PageVectors:
 class PageArrays:
     """All page records of a machine. ``nr_pages`` counts frames; every field below has one entry a frame.
 
-    ``flags`` uint32 of PG_*; ``refcount`` int32; ``mapcount`` int32, number of page-table entries that map the page (0 = none);
-    ``mapping`` uint32, id of the anon_vma or file mapping (0 = none); ``index`` uint64, page offset in that mapping;
-    ``private`` uint64, for the owner (a page table keeps the number of its non-empty entries there);
-    ``buddy`` uint8, order + 1 at the head of a free block, else 0; ``comp_order`` uint8, order of the folio the page belongs to;
-    ``nonzero`` uint8, 0 = the frame is known to hold zeroes only.
+    ``flags`` uint32 of PG_*; ``refcount`` int32; ``mapcount`` int32, number of page-table entries that map the page
+    (0 = none); ``mapping`` uint32, id of the anon_vma or file mapping (0 = none); ``index`` uint64, page offset in
+    that mapping; ``private`` uint64, for the owner (a page table keeps the number of its non-empty entries there);
+    ``buddy`` uint8, order + 1 at the head of a free block, else 0; ``comp_order`` uint8, order of the folio the page
+    belongs to; ``nonzero`` uint8, 0 = the frame is known to hold zeroes only.
     """
 
     __slots__ = (
@@ -144,4 +146,4 @@ _FIELDS: Final = (
     ("comp_order", "u1"),
     ("nonzero", "u1"),
 )
-_VIEW_CODES: Final = {"u4": "I", "i4": "i", "u8": "Q", "u1": "B"}
+_VIEW_CODES: Final[dict[str, Literal["I", "i", "Q", "B"]]] = {"u4": "I", "i4": "i", "u8": "Q", "u1": "B"}

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Page tables: walking, allocating, freeing, and the one iterator that all work on ranges goes through (architecture, section 3).
+"""Page tables: walking, allocating, freeing, and the one iterator that all work on ranges goes through (architecture,
+section 3).
 
-The tables are real x86-64 tables in simulated RAM. A table's frame carries PG_TABLE; ``pages.private`` of it counts its
-non-empty entries. ``mm.pte_tables`` caches where each last-level table is; only this module changes it.
+The tables are real x86-64 tables in simulated RAM. A table's frame carries PG_TABLE; ``pages.private`` of it counts
+its non-empty entries. ``mm.pte_tables`` caches where each last-level table is; only this module changes it.
 
-A range operation is an object with three methods (:class:`RangeOp`): ``few`` for a handful of entries, as plain code on
-single words (below about 40 entries that is faster than NumPy, measured), ``rows`` for batches of whole tables, ``huge``
-for leaves above the last level. :func:`PageTables.walk_range` decides which one to call; callers do not.
+A range operation is an object with three methods (:class:`RangeOp`): ``few`` for a handful of entries, as plain code
+on single words (below about 40 entries that is faster than NumPy, measured), ``rows`` for batches of whole tables,
+``huge`` for leaves above the last level. :func:`PageTables.walk_range` decides which one to call; callers do not.
 """
 
 from __future__ import annotations
@@ -138,7 +139,9 @@ class PageTables:
         self._table_free(pfn)
 
     def pte_alloc(self, mm: MmStruct, addr: int) -> int:
-        """Index in ``ram.q`` of entry 0 of the last-level table for ``addr``, allocating what is missing; 0 without memory."""
+        """Index in ``ram.q`` of entry 0 of the last-level table for ``addr``, allocating what is missing; 0 without
+        memory.
+        """
         base = mm.pte_tables.get(addr >> PMD_SHIFT)
         if base is not None:
             return base
@@ -162,7 +165,9 @@ class PageTables:
         return base
 
     def pte_alloc_range(self, mm: MmStruct, start: int, end: int) -> bool:
-        """Have last-level tables for all of [start, end); False without memory (what was allocated stays, as in Linux)."""
+        """Have last-level tables for all of [start, end); False without memory (what was allocated stays, as in
+        Linux).
+        """
         addr = start >> PMD_SHIFT << PMD_SHIFT
         while addr < end:
             if not self.pte_alloc(mm, addr):
@@ -171,7 +176,8 @@ class PageTables:
         return True
 
     def lookup(self, mm: MmStruct, addr: int) -> tuple[int, int]:
-        """The leaf entry that covers ``addr`` at any level, present or not: its index in ``ram.q`` and the shift of the level.
+        """The leaf entry that covers ``addr`` at any level, present or not: its index in ``ram.q`` and the shift of
+        the level.
 
         The shift is 12, 21 or 30; (0, 0) where a table is missing.
         """
@@ -190,7 +196,9 @@ class PageTables:
     # -- ranges ---------------------------------------------------------------------------------------------------
 
     def walk_range(self, mm: MmStruct, start: int, end: int, op: RangeOp) -> None:
-        """Apply ``op`` to every leaf table and huge leaf of [start, end), ascending; places without tables are skipped."""
+        """Apply ``op`` to every leaf table and huge leaf of [start, end), ascending; places without tables are
+        skipped.
+        """
         first_table, last_table = start >> PMD_SHIFT, (end - 1) >> PMD_SHIFT
         if first_table == last_table:
             count = (end - start) >> 12
@@ -268,7 +276,9 @@ class PageTables:
         self._free_level(mm, mm.pgd, PGD_SHIFT, 0, floor, ceiling)
 
     def _free_level(self, mm: MmStruct, table: int, shift: int, base: int, floor: int, ceiling: int) -> None:
-        """Free the children of ``table`` (whose entries cover ``1 << shift`` bytes, the first one ``base``) inside the hole."""
+        """Free the children of ``table`` (whose entries cover ``1 << shift`` bytes, the first one ``base``) inside
+        the hole.
+        """
         q, private = self._q, self._pages.private
         span = 1 << shift
         lo = max(floor - base, 0) >> shift

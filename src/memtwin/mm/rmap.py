@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reverse mapping of anonymous pages (Linux: mm/rmap.c; spec R6): so far the identity that an anonymous page carries.
 
-An area gets its ``anon_vma`` at its first anonymous page; ``pages.mapping`` holds its id. Splitting an area lets both halves
-share it. Invariant: ``users`` counts the areas that refer to it, and the last one frees it.
+An area gets its ``anon_vma`` at its first anonymous page; ``pages.mapping`` holds its id. Splitting an area lets both
+halves share it. Invariant: ``users`` counts the areas that refer to it, and the last one frees it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Areas: allocation, lookup, split (Linux: mm/vma.c of later trees, mm/mmap.c of 6.7; spec R5). Merging comes with its issue.
+"""Areas: allocation, lookup, split (Linux: mm/vma.c of later trees, mm/mmap.c of 6.7; spec R5). Merging comes with
+its issue.
 
-All functions need ``mm.mmap_lock``, for writing where they change something. Every change of the tree preallocates its nodes,
-so that a failure leaves everything as it was.
+All functions need ``mm.mmap_lock``, for writing where they change something. Every change of the tree preallocates
+its nodes, so that a failure leaves everything as it was.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ def remove_vma(mm: MmStruct, vma: VmArea) -> None:
 
 
 def erase_range(mm: MmStruct, start: int, end: int) -> None:
-    """Take whatever is in [start, end) out of the tree; no area may cross its ends. Raises OSError ENOMEM, nothing changed."""
+    """Take whatever is in [start, end) out of the tree; no area may cross its ends. Raises OSError ENOMEM, nothing
+    changed.
+    """
     _store(mm, start, end, None)
 
 
@@ -99,10 +102,11 @@ def vma_resize(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
 
 
 def split_vma(mm: MmStruct, vma: VmArea, addr: int, *, new_below: bool, count_limit: bool = True) -> VmArea:
-    """Cut ``vma`` at ``addr`` (strictly inside). The new object gets the lower part if ``new_below``, else the upper one.
+    """Cut ``vma`` at ``addr`` (strictly inside). The new object gets the lower part if ``new_below``, else the upper
+    one.
 
-    Returns the new object. Raises OSError ENOMEM at the limit of areas (unless ``count_limit`` is off, as munmap's own splits
-    are) and without memory; nothing has changed then.
+    Returns the new object. Raises OSError ENOMEM at the limit of areas (unless ``count_limit`` is off, as munmap's
+    own splits are) and without memory; nothing has changed then.
     """
     if count_limit and mm.map_count >= mm.ctx.max_map_count:
         raise no_memory()

@@ -32,7 +32,7 @@ def test_zero_and_copy():
     assert [bool(ram.frames[i].any()) for i in range(4)] == [True, False, True, False]
 
 
-@pytest.mark.parametrize("pfns", [[], [3], [0, 1, 2, 3, 4], [9, 1, 8, 7, 2, 6, 30], list(range(40, 50)) + [60, 62]])
+@pytest.mark.parametrize("pfns", [[], [3], [0, 1, 2, 3, 4], [9, 1, 8, 7, 2, 6, 30], [*range(40, 50), 60, 62]])
 def test_zero_bulk_zeroes_exactly_the_named_frames(pfns):
     ram = Ram(64 * PAGE_SIZE)
     ram.frames[:] = 1

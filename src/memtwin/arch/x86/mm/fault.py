@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where a page fault enters the kernel (Linux: arch/x86/mm/fault.c; spec R12).
 
-So far every fault takes ``mmap_lock`` for reading; the per-VMA lock comes with its issue. Accounting: ``pgfault`` counts each
-fault handled, ``min_flt``/``maj_flt`` of the task those that succeeded.
+So far every fault takes ``mmap_lock`` for reading; the per-VMA lock comes with its issue. Accounting: ``pgfault``
+counts each fault handled, ``min_flt``/``maj_flt`` of the task those that succeeded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from memtwin.abi.signal import (
 )
 from memtwin.hw.paging import PF_INSTR, PF_WRITE
 from memtwin.mm.memory import VM_FAULT_MAJOR, VM_FAULT_OOM, fault_is_permitted, handle_mm_fault
-from memtwin.mm.mm_types import VM_GROWSDOWN, MmStruct, VmArea
+from memtwin.mm.mm_types import VM_GROWSDOWN, VM_WRITE, MmStruct, VmArea
 from memtwin.mm.mmap import expand_stack
 from memtwin.mm.vma import find_vma
 
@@ -38,19 +38,23 @@ class SignalInfo(NamedTuple):
 class FaultingTask(Protocol):
     """What the fault handler needs of a task."""
 
-    mm: MmStruct
+    mm: MmStruct | None
     min_flt: int
     maj_flt: int
+    fatal_signal_pending: bool
 
 
 def do_user_addr_fault(task: FaultingTask, addr: int, error_code: int) -> SignalInfo | None:
-    """Resolve a fault at ``addr`` with the CPU's ``error_code``. Returns the signal to raise, or None when it may go on."""
+    """Resolve a fault at ``addr`` with the CPU's ``error_code``. Returns the signal to raise, or None when it may go
+    on.
+    """
     mm = task.mm
+    assert mm is not None
     ctx = mm.ctx
     write = error_code & PF_WRITE != 0
-    trace = ctx.trace
-    if trace.page_fault_user is not None:
-        trace.page_fault_user(addr, 0, error_code)
+    probe = ctx.trace.page_fault_user
+    if probe is not None:
+        probe(addr, 0, error_code)
     if addr >= mm.task_size:
         ctx.fault_stats.sigsegv += 1
         return SignalInfo(SIGSEGV, SI_KERNEL if addr >= 1 << 63 else SEGV_MAPERR, addr)
@@ -63,7 +67,7 @@ def do_user_addr_fault(task: FaultingTask, addr: int, error_code: int) -> Signal
             lock.up_read()
             ctx.fault_stats.sigsegv += 1
             return SignalInfo(SIGSEGV, SEGV_MAPERR, addr)
-    if not fault_is_permitted(vma, write, error_code & PF_INSTR != 0):
+    if (not vma.flags & VM_WRITE) if write else not fault_is_permitted(vma, False, error_code & PF_INSTR != 0):
         lock.up_read()
         ctx.fault_stats.sigsegv += 1
         return SignalInfo(SIGSEGV, SEGV_ACCERR, addr)
@@ -78,14 +82,19 @@ def do_user_addr_fault(task: FaultingTask, addr: int, error_code: int) -> Signal
         return None
     if result & VM_FAULT_OOM:
         ctx.fault_stats.oom += 1
-        ctx.events.oom_kill += 1
-        return SignalInfo(SIGKILL, SI_KERNEL, 0)
+        if task.fatal_signal_pending:
+            return SignalInfo(SIGKILL, SI_KERNEL, 0)
+        # Linux has nothing better either: the allocator killed somebody else, or will next time.
+        ctx.page_alloc.printk("Huh VM_FAULT_OOM leaked out to the #PF handler. Retrying PF")
+        return do_user_addr_fault(task, addr, error_code)
     ctx.fault_stats.sigbus += 1
     return SignalInfo(SIGBUS, BUS_ADRERR, addr)
 
 
 def _grow(mm: MmStruct, addr: int) -> VmArea | None:
-    """``addr`` lies in a hole: the area above it if that one may grow down to it. Keeps ``mmap_lock`` held for reading."""
+    """``addr`` lies in a hole: the area above it if that one may grow down to it. Keeps ``mmap_lock`` held for
+    reading.
+    """
     vma = find_vma(mm, addr)
     if vma is None or not vma.flags & VM_GROWSDOWN:
         return None
