@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The live kernel's side of the benchmarks: a child that does one measured piece of work for each line on stdin and
+ * answers "ok UNITS NANOSECONDS" or "error TEXT". It ends when stdin does. Only the work that the unit names is timed;
+ * setting up and tearing down is not.
+ *
+ *   write N      first write to N fresh anonymous pages (MADV_NOHUGEPAGE)
+ *   read N       first read of N fresh anonymous pages
+ *   recycle N    N times: write to one page, then MADV_DONTNEED it
+ *   populate N   MADV_POPULATE_WRITE of N pages; the mapping stays for a "zap N" that follows
+ *   zap N        munmap of N populated pages
+ *   cycle N      MADV_POPULATE_WRITE of N pages and munmap, both timed
+ *   areas N      (not timed) have N areas of 4 pages, every other one not writable
+ *   map K        K pairs of mmap and munmap of 4 untouched pages, beside the areas
+ *   protect K    K pairs of mprotect: the inner pages of one of the areas (split in three), and back (merge)
+ *   find K       msync(MS_ASYNC) of one page of one of the areas, K times: of all calls the one that does little but
+ *                find the area
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+enum { PAGE = 4096, AREA_PAGES = 4 };
+
+static const char *failed;	/* the call that failed, for the answer */
+static char *held;		/* what "populate" left behind, held_pages long */
+static long held_pages;
+static char *areas;
+static long nr_areas;
+static unsigned long random_state = 1;
+
+static long now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000L + t.tv_nsec;
+}
+
+static char *map(long pages, int flags)
+{
+	char *p = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+
+	if (p == MAP_FAILED) {
+		failed = "mmap";
+		return NULL;
+	}
+	madvise(p, pages * PAGE, MADV_NOHUGEPAGE);
+	return p;
+}
+
+static long check(int result, const char *call, long passed)
+{
+	if (!result)
+		return passed;
+	failed = call;
+	return -1;
+}
+
+static long touch(long pages, int writing)
+{
+	volatile char *p = map(pages, 0);
+	long start, passed;
+
+	if (!p)
+		return -1;
+	start = now();
+	for (long i = 0; i < pages; i++) {
+		if (writing)
+			p[i * PAGE] = 1;
+		else
+			(void)p[i * PAGE];
+	}
+	passed = now() - start;
+	return check(munmap((char *)p, pages * PAGE), "munmap", passed);
+}
+
+static long do_write(long pages)
+{
+	return touch(pages, 1);
+}
+
+static long do_read(long pages)
+{
+	return touch(pages, 0);
+}
+
+static long do_recycle(long times)
+{
+	volatile char *p = map(1, 0);
+	long start, passed;
+	int bad = 0;
+
+	if (!p)
+		return -1;
+	start = now();
+	for (long i = 0; i < times; i++) {
+		p[0] = 1;
+		bad |= madvise((char *)p, PAGE, MADV_DONTNEED);
+	}
+	passed = now() - start;
+	munmap((char *)p, PAGE);
+	return check(bad, "madvise", passed);
+}
+
+static void drop_held(void)
+{
+	if (held)
+		munmap(held, held_pages * PAGE);
+	held = NULL;
+}
+
+static long do_populate(long pages)
+{
+	long start, passed;
+	int result;
+
+	drop_held();
+	held = map(pages, 0);
+	held_pages = pages;
+	if (!held)
+		return -1;
+	start = now();
+	result = madvise(held, pages * PAGE, MADV_POPULATE_WRITE);
+	passed = now() - start;
+	return check(result, "MADV_POPULATE_WRITE", passed);
+}
+
+static long do_zap(long pages)
+{
+	long start, passed;
+	int result;
+
+	if ((!held || held_pages != pages) && do_populate(pages) < 0)
+		return -1;
+	start = now();
+	result = munmap(held, pages * PAGE);
+	passed = now() - start;
+	held = NULL;
+	return check(result, "munmap", passed);
+}
+
+static long do_cycle(long pages)
+{
+	long passed = do_populate(pages), more = passed < 0 ? -1 : do_zap(pages);
+
+	return more < 0 ? -1 : passed + more;
+}
+
+static long do_areas(long count)
+{
+	if (areas && nr_areas == count)
+		return 0;
+	if (areas)
+		munmap(areas, nr_areas * AREA_PAGES * PAGE);
+	nr_areas = count;
+	areas = map(count * AREA_PAGES, MAP_NORESERVE);
+	for (long i = 0; areas && i < count; i += 2)
+		if (mprotect(areas + i * AREA_PAGES * PAGE, AREA_PAGES * PAGE, PROT_READ))
+			return check(-1, "mprotect", 0);
+	return areas ? 0 : -1;
+}
+
+static long pick(void)
+{
+	random_state = random_state * 6364136223846793005UL + 1442695040888963407UL;
+	return (random_state >> 33) % nr_areas;
+}
+
+static long do_map(long pairs)
+{
+	long start = now();
+
+	for (long i = 0; i < pairs; i++) {
+		char *p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (p == MAP_FAILED)
+			return check(-1, "mmap", 0);
+		munmap(p, 4 * PAGE);
+	}
+	return now() - start;
+}
+
+static long do_protect(long pairs)
+{
+	static const int prot[] = { PROT_READ, PROT_READ | PROT_WRITE };
+	long start = now();
+	int bad = 0;
+
+	for (long i = 0; i < pairs; i++) {
+		long area = pick();
+		char *inner = areas + (area * AREA_PAGES + 1) * PAGE;
+
+		bad |= mprotect(inner, 2 * PAGE, prot[!(area & 1)]);
+		bad |= mprotect(inner, 2 * PAGE, prot[area & 1]);
+	}
+	return check(bad, "mprotect", now() - start);
+}
+
+static long do_find(long times)
+{
+	long start = now();
+	int bad = 0;
+
+	for (long i = 0; i < times; i++)
+		bad |= msync(areas + pick() * AREA_PAGES * PAGE, PAGE, MS_ASYNC);
+	return check(bad, "msync", now() - start);
+}
+
+static const struct command {
+	const char *name;
+	long (*run)(long units);	/* nanoseconds, -1 when a call failed */
+} commands[] = {
+	{ "write", do_write },	   { "read", do_read }, { "recycle", do_recycle }, { "populate", do_populate },
+	{ "zap", do_zap },	   { "cycle", do_cycle }, { "areas", do_areas },   { "map", do_map },
+	{ "protect", do_protect }, { "find", do_find },
+};
+
+static void answer(const char *name, long units)
+{
+	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+		long passed;
+
+		if (strcmp(name, commands[i].name))
+			continue;
+		errno = 0;
+		passed = commands[i].run(units);
+		if (passed < 0)
+			printf("error %s: %s\n", failed, strerror(errno));
+		else
+			printf("ok %ld %ld\n", units, passed);
+		return;
+	}
+	printf("error unknown command %s\n", name);
+}
+
+int main(void)
+{
+	char line[128], name[32];
+	long units;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	while (fgets(line, sizeof(line), stdin)) {
+		if (sscanf(line, "%31s %ld", name, &units) == 2 && units > 0)
+			answer(name, units);
+		else
+			printf("error malformed line\n");
+	}
+	return 0;
+}
