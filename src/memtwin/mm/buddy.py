@@ -104,6 +104,13 @@ class BuddyLists:
         counts[MAX_ORDER] += self.virgin_blocks
         return counts
 
+    def nr_pageblocks(self, migratetype: int) -> int:
+        """Number of whole pageblocks of this type."""
+        types = np.frombuffer(self.block_types, dtype=np.uint8)[
+            self.start >> PAGEBLOCK_ORDER : self.end >> PAGEBLOCK_ORDER
+        ]
+        return int(np.count_nonzero(types == migratetype ^ TYPE_XOR))
+
     def has_block(self, order: int, types: tuple[int, ...]) -> bool:
         """Whether a free block of at least ``order`` of one of ``types`` exists."""
         for lists in self.lists[order:]:

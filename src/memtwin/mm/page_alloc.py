@@ -742,13 +742,22 @@ class PageAllocator:
 
     def is_free_buddy_page(self, pfn: int) -> bool:
         """Whether the frame is inside a free block (not: on a per-CPU list)."""
-        return self.zone_of(pfn).free_block_of(pfn) != (0, 0)
+        return self.zone_of(pfn).free_block_of(pfn)[0] != 0
+
+    def set_hwpoison(self, pfn: int) -> None:
+        """Mark a frame as poisoned, wherever it is."""
+        self._flags[pfn] |= PG_HWPOISON
+        self.hw_poisoned += 1
+
+    def clear_hwpoison(self, pfn: int) -> None:
+        """Take the mark away. A page that is out of the allocator stays out until ``put_page_back_buddy``."""
+        self._flags[pfn] &= ~PG_HWPOISON
+        self.hw_poisoned -= 1
 
     def take_page_off_buddy(self, pfn: int) -> bool:
-        """Take one free page out of the allocator: its block is broken down around it and NR_FREE_PAGES falls by one.
+        """Take one free page out of the allocator: its block is broken down around it, NR_FREE_PAGES falls by one.
 
-        Sets PG_TAKENOFF. False if the page is not free (or is on a per-CPU list). Only memory failure handling uses
-        this.
+        The page gets a reference and PG_TAKENOFF. False if it is not in a free block (it may be on a per-CPU list).
         """
         zone = self.zone_of(pfn)
         self.work.locks += 1
@@ -760,25 +769,25 @@ class PageAllocator:
         migratetype = zone.unlist(head, order)
         self.break_down(zone, head, pfn, 0, order, migratetype)
         self._flags[pfn] |= PG_TAKENOFF
+        self._refcount[pfn] = 1
         zone.nr_free -= 1
         zone.poisoned += 1
         return True
 
     def put_page_back_buddy(self, pfn: int) -> bool:
-        """Undo ``take_page_off_buddy``: the page's last reference is dropped and it is freed, merging all the way up.
+        """Undo ``take_page_off_buddy``: drop the page's last reference and free it, merging all the way up.
 
-        Returns whether it was marked poisoned (the mark is cleared).
+        Only for a page that is out of the allocator. False if somebody else holds a reference.
         """
-        flags = self._flags[pfn]
-        if not flags & PG_TAKENOFF or self._refcount[pfn] > 1:
+        if self._refcount[pfn] > 1:
             return False
         zone = self.zone_of(pfn)
         self.work.locks += 1
         self._refcount[pfn] = 0
-        self._flags[pfn] = flags & ~(PG_TAKENOFF | PG_HWPOISON)
+        self._flags[pfn] &= ~PG_TAKENOFF
         zone.poisoned -= 1
         zone.free_one(pfn, 0, zone.migratetype(pfn))
-        return bool(flags & PG_HWPOISON)
+        return True
 
 
 def _cpu_zero() -> int:
