@@ -128,6 +128,7 @@ class Kernel:
             node_stats=self.node_stats,
             trace=self.trace,
             zero_pfn=self.page_alloc.take_fixed_page(),
+            printk=self.printk,
         )
         self.tasks: dict[int, TaskStruct] = {}
         self.checks.register("page allocator", self.page_alloc.check)

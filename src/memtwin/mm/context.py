@@ -7,6 +7,7 @@ machine's context instead.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,6 +98,7 @@ class MmContext:
         "overcommit_memory",
         "page_alloc",
         "pages",
+        "printk",
         "pt",
         "ram",
         "sched",
@@ -126,6 +128,7 @@ class MmContext:
         node_stats: list[NodeStat],
         trace: Tracepoints,
         zero_pfn: int,
+        printk: Callable[[str], None],
     ) -> None:
         self.ram = ram
         self.topology = topology
@@ -141,6 +144,7 @@ class MmContext:
         self.node_stats = node_stats
         self.trace = trace
         self.zero_pfn = zero_pfn
+        self.printk = printk
         self.fault_stats = FaultStats()
         self._node_ends = np.array([node.end_pfn for node in topology.nodes], dtype=np.int64)
         # Object sizes as /proc/slabinfo of 6.7 and 6.18 shows them.

@@ -85,7 +85,7 @@ def do_user_addr_fault(task: FaultingTask, addr: int, error_code: int) -> Signal
         if task.fatal_signal_pending:
             return SignalInfo(SIGKILL, SI_KERNEL, 0)
         # Linux has nothing better either: the allocator killed somebody else, or will next time.
-        ctx.page_alloc.printk("Huh VM_FAULT_OOM leaked out to the #PF handler. Retrying PF")
+        ctx.printk("Huh VM_FAULT_OOM leaked out to the #PF handler. Retrying PF")
         return do_user_addr_fault(task, addr, error_code)
     ctx.fault_stats.sigbus += 1
     return SignalInfo(SIGBUS, BUS_ADRERR, addr)
