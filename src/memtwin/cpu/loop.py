@@ -86,7 +86,8 @@ class Program:
 
     ``argv``: the program, searched along PATH of ``env``, and its arguments; ``cwd``: absolute path; ``stdio``:
     descriptors of the host for 0, 1 and 2; ``epoch``: time of boot, ns since 1970; ``limit_ns``: virtual time after
-    which it is killed (SIGKILL), None for never; ``count_blocks``: let the clock and the summary see basic blocks,
+    which it is killed (SIGKILL), None for never; ``check_every``: check all invariants after so many traps, 0 for
+    never; ``count_blocks``: let the clock and the summary see basic blocks,
     for 1.2-1.8 times the time. Raises CannotRun; BadInput for a working directory that is none.
     """
 
@@ -101,15 +102,20 @@ class Program:
         epoch: int = EPOCH,
         limit_ns: int | None = None,
         count_blocks: bool = False,
+        check_every: int = 0,
     ) -> None:
         from memtwin.cpu.uc import UcCpu
 
         self.kernel: Final = kernel
         self.sys: Final = SyscallTable(kernel, epoch=epoch)
-        self.limit_ns = limit_ns
-        self.faults = 0
+        self.argv: Final = tuple(argv)
+        self.limit_ns: Final = limit_ns
         self.count_blocks: Final = count_blocks
+        self.check_every: Final = check_every
+        self.faults = 0  #: page faults trapped
+        self.map_count_peak = 0
         self.timed_out = False
+        self.virtual_ns = 0  #: from start to end
         self.cpu: Final[Cpu] = UcCpu(kernel.ram, kernel.tlb, tsc=self._tsc, preempt=count_blocks)
         self.task: Final[TaskStruct] = kernel.new_task("memtwin")
         try:
@@ -117,6 +123,19 @@ class Program:
         except BaseException:
             self._end(SIGKILL)
             raise
+
+    @property
+    def name(self) -> str:
+        """What the user called it."""
+        return self.argv[0]
+
+    @property
+    def status(self) -> int:
+        """The status as a shell has it: exit status, or 128 + signal; -1 while it lives."""
+        code = self.task.exit_code
+        if code < 0:
+            return -1
+        return 128 + (code & 0x7F) if code & 0x7F else code >> 8
 
     def _tsc(self) -> int:
         self.kernel.clock.advance(NS_PER_RDTSC)
@@ -144,18 +163,17 @@ class Program:
             self.kernel.sched.leave(previous)
 
     def run(self) -> int:
-        """Run it to its end; the status as a shell has it: exit status, or 128 + signal. Afterwards nothing of it is
-        left.
-        """
-        kernel, task = self.kernel, self.task
-        previous = kernel.sched.enter(task)
+        """Run it to its end and return ``status``. Afterwards nothing of it is left, whatever happened."""
+        kernel = self.kernel
+        begin = kernel.clock.now
+        previous = kernel.sched.enter(self.task)
         try:
             self._loop()
         finally:
             kernel.sched.leave(previous)
             self._end(SIGKILL)
-        code = task.exit_code
-        return 128 + code if code & 0x7F else code >> 8
+            self.virtual_ns = kernel.clock.now - begin
+        return self.status
 
     def _loop(self) -> None:
         kernel, task, cpu, sys = self.kernel, self.task, self.cpu, self.sys
@@ -163,6 +181,7 @@ class Program:
         limit = self.limit_ns
         budget = 1_000_000 if limit is not None and self.count_blocks else 0
         blocks = cpu.blocks
+        steps = 0
         while True:
             mm = task.mm
             if mm is None:
@@ -176,6 +195,8 @@ class Program:
                 result = sys.dispatch(task, regs.syscall_args())
                 if task.exit_code < 0:
                     regs.q[RAX] = result
+                    if mm.map_count > self.map_count_peak:
+                        self.map_count_peak = mm.map_count
             elif trap == TRAP_PAGE_FAULT:
                 clock.advance(NS_PER_FAULT)
                 self.faults += 1
@@ -192,6 +213,10 @@ class Program:
                 assert trap == TRAP_BUDGET
             if rcu:
                 rcu.rcu_barrier()
+            if self.check_every:
+                steps += 1
+                if steps % self.check_every == 0:
+                    kernel.check()
             if limit is not None and clock.now >= limit and task.exit_code < 0:
                 self.timed_out = True
                 do_exit(sys, task, SIGKILL)

@@ -108,6 +108,9 @@ def do_execve(
     sp = _create_tables(sys, task, elf, loaded, strings, hwcap)
     mm.start_stack = sp
     _reset(task, file, path)
+    trace = kernel.trace.sched_process_exec
+    if trace is not None:
+        trace(path.decode(errors="surrogateescape"), task.pid, task.pid)
     task.regs.reset()
     task.regs.rip = loaded.entry
     task.regs.rsp = sp

@@ -81,8 +81,7 @@ def force_sig(sys: SyscallTable, task: TaskStruct, info: SignalInfo) -> None:
     hand: SigHand = task.sighand
     if hand.handler(info.sig) not in (SIG_DFL, SIG_IGN) and info.sig != SIGKILL:
         sys.not_modelled(f"calling a signal handler ({signal_name(info.sig)} at {info.addr:#x})")
-    sys.died_of = (info.sig, info.code, info.addr)
-    do_exit(sys, task, info.sig)
+    _die(sys, task, info.sig, info.code, info.addr)
 
 
 def send_sig(sys: SyscallTable, task: TaskStruct, sig: int) -> None:
@@ -101,7 +100,14 @@ def send_sig(sys: SyscallTable, task: TaskStruct, sig: int) -> None:
     elif sig in _STOPS:
         sys.not_modelled(f"stopping a process ({signal_name(sig)})")
         return
-    sys.died_of = (sig, 0, 0)
+    _die(sys, task, sig, 0, 0)
+
+
+def _die(sys: SyscallTable, task: TaskStruct, sig: int, code: int, addr: int) -> None:
+    sys.died_of = (sig, code, addr)
+    trace = sys.kernel.trace.signal_generate
+    if trace is not None:
+        trace(sig, 0, code, task.comm, task.pid, True, 0)
     do_exit(sys, task, sig)
 
 

@@ -162,6 +162,9 @@ class SyscallTable:
         if entry is None:
             self.not_modelled(NAMES.get(nr, f"system call {nr}"))
             return -errno.ENOSYS & 0xFFFF_FFFF_FFFF_FFFF
+        trace = self.kernel.trace
+        if trace.sys_enter is not None:
+            trace.sys_enter(nr, args[1:])
         handler, converters = entry
         values = [
             convert(value) if convert is not None else value
@@ -172,6 +175,8 @@ class SyscallTable:
         except OSError as error:
             assert error.errno is not None
             result = -error.errno
+        if trace.sys_exit is not None:
+            trace.sys_exit(nr, result)
         return result & 0xFFFF_FFFF_FFFF_FFFF
 
     def not_modelled(self, what: str) -> None:
