@@ -34,7 +34,7 @@ _MXCSR_MASK: Final = (0xFFFF).to_bytes(4, "little")
 _EMPTY: Final = 3
 #: x87 and SSE state after FNINIT and a reset of MXCSR: control word 0x37f, all registers empty, MXCSR 0x1f80.
 RESET_FXSAVE: Final = (0x37F).to_bytes(24, "little") + (0x1F80).to_bytes(4, "little") + _MXCSR_MASK + bytes(480)
-_GONE: Final[memoryview[int]] = memoryview(b"")
+_GONE: Final[memoryview[int]] = memoryview(bytearray())
 
 
 class UcContext(ThreadContext):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -27,7 +28,7 @@ FETCH_FAULT: Final = 0x14
 
 #: How far into the engine structure, and into the CPU it points to, we look for the state (bytes).
 _ENGINE_SPAN: Final = 8 << 10
-_CPU_SPAN: Final = 256 << 10
+_CPU_SPAN: Final = 64 << 10
 
 
 class Uncalibrated(BadInput):
@@ -93,28 +94,29 @@ def view(address: int, size: int) -> tuple[memoryview[int], memoryview[int]]:
     return raw.cast("Q"), raw.cast("i")
 
 
-def find_live(handle: int, registers: bytes) -> list[int]:
+def find_live(handle: int, registers: bytes) -> Iterator[int]:
     """Host addresses, one pointer away from the engine ``handle``, where the 128 bytes ``registers`` stand.
 
-    Reads through /proc/self/mem, which answers with an error where a pointer leads nowhere. Empty where the host
-    forbids that.
+    They may be left-over copies: the caller must test for life. Reads through /proc/self/mem, which answers with an
+    error where a pointer leads nowhere; yields nothing where the host forbids that.
     """
-    found: dict[int, None] = {}
     try:
         memory = os.open("/proc/self/mem", os.O_RDONLY)
     except OSError:
-        return []
+        return
     try:
         engine = b""
         with suppress(OSError):
             engine = os.pread(memory, _ENGINE_SPAN, handle)
+        seen: dict[int, None] = {}
         for pointer in dict.fromkeys(memoryview(engine[: len(engine) & ~7]).cast("Q")):
             if pointer & 7 or not 0x10000 <= pointer < 1 << 47:
                 continue
+            at = -1
             with suppress(OSError):
                 at = os.pread(memory, _CPU_SPAN, pointer).find(registers)
-                if at >= 0:
-                    found[pointer + at] = None
+            if at >= 0 and pointer + at not in seen:
+                seen[pointer + at] = None
+                yield pointer + at
     finally:
         os.close(memory)
-    return list(found)
