@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""First life against the kernel that runs here: results, errnos, signals with their addresses, faults counted, pages present.
+"""First life against the kernel that runs here: results, errnos, signals and their addresses, faults, pages present.
 
 The operations are random but stay where the ground floor is complete: private anonymous memory at given places.
 """
