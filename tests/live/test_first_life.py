@@ -110,9 +110,8 @@ def operations(seed, count):
         if what < 22:
             flags = ANON | (MAP_FIXED if rng.random() < 0.8 else MAP_FIXED_NOREPLACE)
             length = rng.choice([length] * 9 + [0]) - odd * 100
-            lines.append(
-                f"mmap {addr + odd * rng.choice([0, 5]):x} {max(length, 0):x} {rng.choice([0, 1, 3, 3, 3, 7]):x} {flags:x}"
-            )
+            at, prot = addr + odd * rng.choice([0, 5]), rng.choice([0, 1, 3, 3, 3, 7])
+            lines.append(f"mmap {at:x} {max(length, 0):x} {prot:x} {flags:x}")
         elif what < 32:
             lines.append(f"munmap {addr + odd:x} {rng.choice([length] * 9 + [0]):x}")
         elif what < 42:

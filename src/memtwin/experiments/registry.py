@@ -21,6 +21,8 @@ MODULES: dict[str, str] = {
     "selftest-mremap-mman-header": "mremap_header",
     "mailmap-oleksij-rempel": "mailmap",
     "mailmap-bartosz-golaszewski": "mailmap",
+    "test-maple-rwsem": "maple_tests",
+    "radix-test-bulk-size": "maple_tests",
 }
 """Change id -> module name below ``memtwin.experiments``."""
 
