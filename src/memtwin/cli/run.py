@@ -94,7 +94,7 @@ def _interruptible(cpu: Cpu) -> Iterator[None]:
 
 
 class _Shown:
-    """The texts of --show: of the process, as they are just before it ends; of the machine, after the run."""
+    """The texts of --show, as they are when the program ends, just before its memory goes."""
 
     def __init__(self, program: Program, paths: list[str]) -> None:
         self._program = program
@@ -106,25 +106,19 @@ class _Shown:
         self._next = program.kernel.on_exit
         program.kernel.on_exit = self._on_exit
 
-    def _read(self, path: str) -> None:
-        try:
-            self._texts[path] = self._program.sys.vfs.proc.text(path.removeprefix("/proc/"))
-        except OSError as error:
-            self._texts[path] = f"{path}: {error.strerror}\n"
-
     def _on_exit(self, task: TaskStruct) -> None:
         for path in self._paths:
-            if path.startswith(("/proc/self/", f"/proc/{task.pid}/")):
-                self._read(path)
+            try:
+                self._texts[path] = self._program.sys.vfs.text(path)
+            except OSError as error:
+                self._texts[path] = f"{error.strerror}\n"
         if self._next is not None:
             self._next(task)
 
     def print(self) -> None:
         """On stderr, since stdout is the program's."""
-        for path in self._paths:
-            if path not in self._texts:
-                self._read(path)
-            print(f"==> {path} <==\n{self._texts[path]}", end="", file=sys.stderr)
+        for path, text in self._texts.items():
+            print(f"==> {path} <==\n{text}", end="", file=sys.stderr)
 
 
 @app.command(
@@ -161,7 +155,7 @@ def run(
     summary: Annotated[bool, typer.Option(help="Print a summary on stderr.")] = True,
     show: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Print this file of the twin's /proc on stderr."),
+        typer.Option(metavar="FILE", help="Print this file of the twin's /proc at the end, on stderr."),
     ] = None,
 ) -> int:
     from memtwin.cpu.loop import Program

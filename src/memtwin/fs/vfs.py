@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from memtwin.fs.devtmpfs import make_dev
 from memtwin.fs.file import FilesStruct, FsStruct
 from memtwin.fs.hostfs import HostFs
-from memtwin.fs.libfs import PseudoFs, TableDir
+from memtwin.fs.inode import linux_error
+from memtwin.fs.libfs import PseudoFs, TableDir, TextInode
 from memtwin.fs.namei import Dentry, path_lookup
 from memtwin.fs.proc.base import ProcFs, ProcTask
 from memtwin.fs.tty import StdioFile, StdioInode
@@ -41,6 +44,14 @@ class Vfs:
             b"dev": self.dev,
             b"sys": TableDir(PseudoFs(21, _SYSFS_MAGIC, epoch)),
         }
+
+    def text(self, path: str) -> str:
+        """What a read of the twin's own file ``path`` gives now. ENOENT and the like; EINVAL if it is no such file."""
+        inode = path_lookup(self.root, self.root, os.fsencode(path)).inode
+        if not isinstance(inode, TextInode):
+            raise linux_error(errno.EISDIR if inode.is_dir else errno.EINVAL)
+        text = inode.text()
+        return text.decode(errors="surrogateescape") if isinstance(text, bytes) else text
 
     def new_fs(self, cwd: bytes) -> FsStruct:
         """Root and working directory of a first process. ENOENT, ENOTDIR if ``cwd`` (absolute) is no directory."""

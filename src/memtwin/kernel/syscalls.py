@@ -133,6 +133,7 @@ class SyscallTable:
 
     def __init__(self, kernel: Kernel, *, epoch: int = EPOCH) -> None:
         from memtwin.fs.vfs import Vfs
+        from memtwin.kernel.procfs import register
 
         self.kernel: Final = kernel
         self.epoch: Final = epoch
@@ -152,6 +153,7 @@ class SyscallTable:
             current=lambda: kernel.tasks.get(kernel.sched.current.tid),
             read_memory=_read_memory,
         )
+        register(self)
         kernel.syscalls = self
 
     def dispatch(self, task: TaskStruct, args: tuple[int, int, int, int, int, int, int]) -> int:

@@ -1,2 +1,45 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """/proc of the twin (fs/proc/): its own state, never the host's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+__all__ = ["COVERAGE"]
+
+#: Files relative to /proc: how much of each is modelled, and what is not. A test compares it with what is there.
+COVERAGE: Final[Mapping[str, tuple[str, str]]] = {
+    "PID/cmdline": ("modelled", ""),
+    "PID/comm": ("modelled", ""),
+    "PID/cwd": ("modelled", ""),
+    "PID/environ": ("modelled", ""),
+    "PID/exe": ("modelled", ""),
+    "PID/fd": ("modelled", ""),
+    "PID/maps": ("modelled", ""),
+    "PID/root": ("modelled", ""),
+    "PID/statm": ("modelled", ""),
+    "PID/status": ("partly", "identity and memory; no signals, capabilities, CPU masks, context switches"),
+    "buddyinfo": ("modelled", ""),
+    "cmdline": ("modelled", "empty"),
+    "filesystems": ("modelled", ""),
+    "loadavg": ("partly", "the averages are 0"),
+    "meminfo": ("partly", "lines of what is not modelled are 0"),
+    "mounts": ("modelled", ""),
+    "pagetypeinfo": ("modelled", ""),
+    "self": ("modelled", ""),
+    "slabinfo": ("modelled", ""),
+    "sys/kernel/domainname": ("modelled", "read-only"),
+    "sys/kernel/hostname": ("modelled", "read-only"),
+    "sys/kernel/osrelease": ("modelled", ""),
+    "sys/kernel/ostype": ("modelled", ""),
+    "sys/kernel/randomize_va_space": ("modelled", "0, read-only"),
+    "sys/kernel/version": ("modelled", ""),
+    "sys/vm/max_map_count": ("modelled", "read-only"),
+    "sys/vm/mmap_min_addr": ("modelled", "read-only"),
+    "sys/vm/overcommit_memory": ("modelled", "read-only"),
+    "uptime": ("modelled", ""),
+    "version": ("modelled", ""),
+    "vmstat": ("partly", "lines of what is not modelled are 0"),
+    "zoneinfo": ("modelled", ""),
+}

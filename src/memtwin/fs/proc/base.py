@@ -77,16 +77,6 @@ class ProcFs:
             here = inode
         here.entries[name] = TextInode(self.fs, text, mode)
 
-    def text(self, path: str) -> str:
-        """The text of a machine-wide file, by its path relative to /proc. ENOENT, EISDIR."""
-        here: Inode = self.root
-        for part in path.encode().split(b"/"):
-            here = here.lookup(part)
-        if not isinstance(here, TextInode):
-            raise linux_error(errno.EISDIR)
-        text = here.text()
-        return text.decode(errors="surrogateescape") if isinstance(text, bytes) else text
-
 
 class _ProcRoot(TableDir):
     """/proc itself."""
