@@ -10,8 +10,15 @@ from memtwin.cpu.base import TRAP_PAGE_FAULT, TRAP_SYSCALL, Cpu, ThreadContext
 from memtwin.cpu.selftest import selftest
 from memtwin.cpu.tiny import DATA, W, World
 from memtwin.cpu.uc import REACHABLE, UcCpu
-from memtwin.errors import BadInput
+from memtwin.errors import BadInput, InvariantBroken
 from memtwin.hw.ram import PAGE_SHIFT, PAGE_SIZE
+
+
+def resident() -> int:
+    """Resident memory of this process, bytes."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * PAGE_SIZE
+
 
 STORE = bytes.fromhex("488907 0f05")  # mov [rdi], rax; syscall
 
@@ -106,7 +113,27 @@ def test_close_twice_and_contexts_after_it(world: World) -> None:
     world.close()
     world.close()
     assert ctx.rax == 5  # its last state
+    world.cpu.interrupt()
+    with pytest.raises(InvariantBroken, match="closed"):
+        space.run(ctx)
+    with pytest.raises(InvariantBroken, match="closed"):
+        world.cpu.new_context()
     ctx.close()
+
+
+def test_an_engine_that_nobody_closes_is_freed_with_its_object() -> None:
+    import gc
+
+    World(4 << 20)
+    gc.collect()
+    before = resident()
+    for _ in range(30):
+        world = World(4 << 20)
+        space = world.space(STORE)
+        assert space.run(space.context(rdi=DATA)) == TRAP_PAGE_FAULT
+        del world, space
+        gc.collect()
+    assert resident() - before < 30 << 20
 
 
 @pytest.mark.parametrize("size", [1 << 20, 64 << 30, 4 << 40])
@@ -125,11 +152,6 @@ def test_memory_of_any_size(make, size: int) -> None:
 
 def test_a_gigabyte_of_simulated_memory_is_not_touched() -> None:
     """Resident memory of an engine over 4 TiB is that of one over 1 MiB."""
-
-    def resident() -> int:
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * PAGE_SIZE
-
     World(1 << 20).close()
     before = resident()
     worlds = [World(4 << 40)]
