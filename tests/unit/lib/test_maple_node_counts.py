@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Node counts of address spaces (T8) and nodes asked for in advance (T7).
 
-Takes about 3 s: the rows with 30,000 VMAs are the ones where a wrong cut shows.
+Takes about 5 s: the rows with 30,000 VMAs are the ones where a wrong cut shows.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ def test_filling_with_gaps_packs_leaves_of_16(count: int, nodes: int) -> None:
     tree = vma_tree(shim, "up", count, gaps=True)
     tree.check()
     assert tree.node_count == nodes
-    child, _ = fork_tree(tree, shim)
-    assert child.node_count == nodes
+    child, asked = fork_tree(tree, shim)
+    assert child.node_count == nodes <= asked
+    if count == 30_000:
+        assert asked == 4_827  # 14 % more than used; with few gaps it is more than twice
 
 
 @pytest.mark.parametrize("count, nodes, child_nodes, tolerance", [(1_000, 88, 77, 0.06), (30_000, 2_668, 2_254, 0.01)])
@@ -79,15 +81,6 @@ def test_fork_asks_and_uses(n: int, asked: int, used: int) -> None:
     assert shim.handed_out - before == asked
     assert abs(child.node_count - used) <= (n == 65_530)  # that row is a formula, not an observation
     assert shim.allocated == parent.node_count + child.node_count  # the rest went back
-
-
-def test_fork_with_gaps_everywhere_uses_most_of_what_it_asked() -> None:
-    shim = SlabShim()
-    base = BASE[:1]
-    parent = vma_tree(shim, "up", 30_009, gaps=True, base=base)
-    child, asked = fork_tree(parent, shim)
-    assert asked == 4_827
-    assert abs(child.node_count - 4_222) <= 2
 
 
 @pytest.mark.parametrize("n, asked", [(23, 8), (134, 26), (1_000, 164), (65_530, 10_536)])

@@ -293,7 +293,8 @@ class MapleTree:
     def bury(self, nodes: list[MapleNode], reserve: list[int]) -> None:
         """Nodes that are no longer part of the tree: mark them dead.
 
-        RCU mode frees them (after the grace period); else nobody can see them and they go to a cursor's reserve at once.
+        RCU mode frees them (after the grace period); else nobody can see them and they go to a cursor's reserve at
+        once.
         """
         self.node_count -= len(nodes)
         for node in nodes:

@@ -33,6 +33,7 @@ from memtwin.lib.maple_tree.rebuild import Run, rebuild
 
 if TYPE_CHECKING:
     from memtwin.lib.maple_tree.state import MaState
+    from memtwin.lib.maple_tree.tree import MapleTree
 
 __all__ = ["fill_reserve", "level_last_leaf", "nodes_for", "store"]
 
@@ -63,7 +64,8 @@ def store(mas: MaState, entry: Entry) -> Entry:
     track = parent is not None and tree.track_gaps
     keep_left = first > start
     keep_right = last < stop
-    if o0 == o1 and not keep_left and not keep_right:  # exact fit
+    whole = last - first == INDEX_MAX
+    if o0 == o1 and not keep_left and not keep_right and not (whole and entry is None):  # exact fit
         was_null = slots[o0] is None
         slots[o0] = entry
         if track and was_null is not (entry is None):
@@ -77,11 +79,7 @@ def store(mas: MaState, entry: Entry) -> Entry:
         return old
 
     count = len(slots) - o1 + o0 + keep_left + keep_right
-    if (
-        count > LEAF_SLOTS
-        or (count <= LEAF_LEAST_END and parent is not None and not mas.bulk)
-        or last - first == INDEX_MAX
-    ):
+    if count > LEAF_SLOTS or (count <= LEAF_LEAST_END and parent is not None and not mas.bulk) or whole:
         _store_beyond_leaf(mas, node, _changed(node, o0, o1, first, last, entry), first, last)
         return old
 
@@ -114,21 +112,7 @@ def store(mas: MaState, entry: Entry) -> Entry:
         pivots[o0:o1] = borders
         slots[o0:o1] = entries
     else:
-        dead = node
-        node = MapleNode(
-            addr, LEAF_64, dead.min, pivots[:o0] + borders + pivots[o1:], slots[:o0] + entries + slots[o1:], []
-        )
-        if parent is None:
-            tree.root = node
-        else:
-            node.parent = parent
-            node.parent_slot = slot = dead.parent_slot
-            parent.slots[slot] = node
-        dead.dead = True
-        if tree.rcu is None:
-            tree.allocator.free(dead.addr)
-        else:
-            tree.rcu.call_rcu(tree.allocator, dead.addr)
+        node = _swap_leaf(tree, node, addr, pivots[:o0] + borders + pivots[o1:], slots[:o0] + entries + slots[o1:])
 
     mas.status = MA_ACTIVE
     mas.index = first
@@ -252,6 +236,24 @@ def _joined(left: MapleNode, o0: int, first: int, last: int, entry: Entry, right
         pivots.append(right.pivots[o1])
         slots.append(right.slots[o1])
     return Run(LEAF_64, left.min, pivots + right.pivots[o1 + 1 :], slots + right.slots[o1 + 1 :], [])
+
+
+def _swap_leaf(tree: MapleTree, dead: MapleNode, addr: int, pivots: list[int], slots: list[Entry]) -> MapleNode:
+    """Put a new leaf in the place of another, which readers may still be in (RCU mode)."""
+    node = MapleNode(addr, LEAF_64, dead.min, pivots, slots, [])
+    parent = dead.parent
+    if parent is None:
+        tree.root = node
+    else:
+        node.parent = parent
+        node.parent_slot = slot = dead.parent_slot
+        parent.slots[slot] = node
+    dead.dead = True
+    if tree.rcu is None:
+        tree.allocator.free(dead.addr)
+    else:
+        tree.rcu.call_rcu(tree.allocator, dead.addr)
+    return node
 
 
 def _take(mas: MaState, wanted: int) -> None:

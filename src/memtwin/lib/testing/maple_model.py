@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What maple trees are compared with: a sorted list of ranges, and the address spaces of the specification's node counts.
+"""What maple trees are compared with: a list of ranges, and the address spaces of the specification's node counts.
 
 ``RangeModel`` has the meaning of a maple tree and none of its nodes; it is slow and obvious on purpose.
 """
@@ -18,7 +18,7 @@ __all__ = ["BASE", "PAGE", "WINDOW", "Order", "RangeModel", "add_vmas", "fork_tr
 PAGE = 4096
 #: Where the extra VMAs are made; far from everything else.
 WINDOW = 0x10000000000
-#: VMAs of a small static program, as (first page, pages): 16 ranges with the gaps, the window in slot 10 of the only leaf.
+#: VMAs of a small static program, as (first page, pages): 16 ranges with the gaps, the window in slot 10 of one leaf.
 BASE: tuple[tuple[int, int], ...] = (
     *((0x400 + i, 1) for i in range(6)),
     (0x1000, 1),
@@ -89,7 +89,7 @@ def vma_tree(
     base: Iterable[tuple[int, int]] = BASE,
     seed: int = 1,
 ) -> MapleTree:
-    """The tree of a process with the VMAs of ``base`` and ``count`` one-page VMAs made in the given order (``add_vmas``)."""
+    """The tree of a process with the VMAs of ``base`` and ``count`` one-page VMAs more (see ``add_vmas``)."""
     tree = MapleTree(allocator, MM_MT_FLAGS)
     for page, pages in base:
         tree.store_range(page * PAGE, (page + pages) * PAGE - 1, f"base {page:#x}")
