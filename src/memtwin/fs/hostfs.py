@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
-from memtwin.abi.fcntl import DT_DIR, DT_LNK, DT_REG, DT_UNKNOWN
+from memtwin.abi.fcntl import DT_DIR, DT_LNK, DT_REG, DT_UNKNOWN, SEEK_CUR, SEEK_SET
 from memtwin.abi.stat import S_IFDIR, S_IFMT, S_IFREG, Kstat, Kstatfs
 from memtwin.fs.file import DirFile, File
 from memtwin.fs.inode import Dirent, Inode, linux_error
@@ -215,7 +215,9 @@ class HostFile(File):
         return os.pread(self._handle.fd, count, offset)
 
     def llseek(self, offset: int, whence: int) -> int:
-        if whence in (3, 4):  # SEEK_DATA, SEEK_HOLE: the host knows its holes
-            self.pos = os.lseek(self._handle.fd, offset, os.SEEK_DATA if whence == 3 else os.SEEK_HOLE)
-            return self.pos
-        return super().llseek(offset, whence)
+        if whence == SEEK_CUR:
+            offset, whence = self.pos + offset, SEEK_SET
+        if not -(1 << 63) <= offset < 1 << 63:
+            raise linux_error(errno.EINVAL)
+        self.pos = os.lseek(self._handle.fd, offset, whence)  # the host knows its limits, holes and errors
+        return self.pos

@@ -45,8 +45,10 @@ def do_open(fs: FsStruct, start: Dentry, path: bytes, flags: int) -> File:
     if flags & O_CREAT and flags & O_DIRECTORY:
         raise linux_error(errno.EINVAL)  # since 6.4
     if flags & O_TMPFILE == O_TMPFILE:
-        path_lookup(fs.root, start, path)
-        raise linux_error(errno.EROFS)
+        if flags & O_ACCMODE == O_RDONLY:
+            raise linux_error(errno.EINVAL)
+        directory = path_lookup(fs.root, start, path)
+        raise linux_error(errno.EROFS if directory.inode.is_dir else errno.ENOTDIR)
     follow = not flags & O_NOFOLLOW and flags & (O_CREAT | O_EXCL) != O_CREAT | O_EXCL
     try:
         dentry = path_lookup(fs.root, start, path, follow=follow)

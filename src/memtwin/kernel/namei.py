@@ -25,7 +25,6 @@ from memtwin.abi.fcntl import (
 from memtwin.abi.resource import RLIMIT_NOFILE
 from memtwin.abi.stat import Kstat, pack_stat, pack_statfs, pack_statx
 from memtwin.fs.inode import linux_error
-from memtwin.fs.namei import lookup_parent, path_lookup
 from memtwin.fs.open import do_faccessat, do_open
 from memtwin.kernel.resource import rlimit
 from memtwin.kernel.syscalls import Calls
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from memtwin.kernel.syscalls import SyscallTable
     from memtwin.kernel.task import TaskStruct
 
-__all__ = ["CALLS"]
+__all__ = ["CALLS", "lookup_at", "start_at"]
 
 CALLS: Final = Calls()
 
@@ -44,7 +43,7 @@ CALLS: Final = Calls()
 _OPEN_FLAGS: Final = 0o37777703
 
 
-def _start(task: TaskStruct, dirfd: int, path: bytes) -> Dentry:
+def start_at(task: TaskStruct, dirfd: int, path: bytes) -> Dentry:
     """Where a walk begins. EBADF, ENOTDIR for a bad ``dirfd``, which an absolute path does not look at."""
     if path.startswith(b"/") or dirfd == AT_FDCWD:
         pwd: Dentry = task.fs.pwd
@@ -55,8 +54,8 @@ def _start(task: TaskStruct, dirfd: int, path: bytes) -> Dentry:
     return dentry
 
 
-def _lookup(task: TaskStruct, dirfd: int, path: bytes, *, follow: bool, empty_ok: bool = False) -> Dentry:
-    start = _start(task, dirfd, path)
+def lookup_at(task: TaskStruct, dirfd: int, path: bytes, *, follow: bool, empty_ok: bool = False) -> Dentry:
+    start = start_at(task, dirfd, path)
     if not path and empty_ok:
         return start
     return path_lookup(task.fs.root, start, path, follow=follow)
@@ -64,7 +63,7 @@ def _lookup(task: TaskStruct, dirfd: int, path: bytes, *, follow: bool, empty_ok
 
 def _open(task: TaskStruct, dirfd: int, name: int, flags: int) -> int:
     path = strncpy_from_user(task, name)
-    file = do_open(task.fs, _start(task, dirfd, path), path, flags & _OPEN_FLAGS & ~O_CLOEXEC)
+    file = do_open(task.fs, start_at(task, dirfd, path), path, flags & _OPEN_FLAGS & ~O_CLOEXEC)
     file.flags |= 0 if flags & O_PATH else O_LARGEFILE
     return int(task.files.install(file, rlimit(task, RLIMIT_NOFILE), 0, bool(flags & O_CLOEXEC)))
 
@@ -90,7 +89,7 @@ def _stat_at(task: TaskStruct, dirfd: int, name: int, flags: int) -> Kstat:
         st: Kstat = task.files.get_raw(dirfd).stat()
         return st
     empty_ok = bool(flags & AT_EMPTY_PATH)
-    return _lookup(task, dirfd, path, follow=not flags & AT_SYMLINK_NOFOLLOW, empty_ok=empty_ok).inode.stat()
+    return lookup_at(task, dirfd, path, follow=not flags & AT_SYMLINK_NOFOLLOW, empty_ok=empty_ok).inode.stat()
 
 
 @CALLS.define("newfstatat", "dirfd", "path", "buf", "flags")
@@ -128,7 +127,7 @@ def sys_statx(sys: SyscallTable, task: TaskStruct, dirfd: int, name: int, flags:
 
 @CALLS.define("statfs", "path", "buf", partly="of the host's files the type is always that of ext4")
 def sys_statfs(sys: SyscallTable, task: TaskStruct, name: int, buf: int) -> int:
-    dentry = _lookup(task, AT_FDCWD, strncpy_from_user(task, name), follow=True)
+    dentry = lookup_at(task, AT_FDCWD, strncpy_from_user(task, name), follow=True)
     copy_to_user(task, buf, pack_statfs(dentry.inode.statfs()))
     return 0
 
@@ -145,7 +144,7 @@ def sys_faccessat2(sys: SyscallTable, task: TaskStruct, dirfd: int, name: int, m
         raise linux_error(errno.EINVAL)
     path = strncpy_from_user(task, name)
     empty_ok = bool(flags & AT_EMPTY_PATH)
-    do_faccessat(_lookup(task, dirfd, path, follow=not flags & AT_SYMLINK_NOFOLLOW, empty_ok=empty_ok), mode)
+    do_faccessat(lookup_at(task, dirfd, path, follow=not flags & AT_SYMLINK_NOFOLLOW, empty_ok=empty_ok), mode)
     return 0
 
 
@@ -164,7 +163,7 @@ def sys_readlinkat(sys: SyscallTable, task: TaskStruct, dirfd: int, name: int, b
     if size <= 0:
         raise linux_error(errno.EINVAL)
     path = strncpy_from_user(task, name)
-    inode = _lookup(task, dirfd, path, follow=False, empty_ok=True).inode
+    inode = lookup_at(task, dirfd, path, follow=False, empty_ok=True).inode
     if not inode.is_symlink and not path:
         raise linux_error(errno.ENOENT)
     target = inode.readlink()[:size]
@@ -196,72 +195,9 @@ def _chdir(task: TaskStruct, dentry: Dentry) -> int:
 
 @CALLS.define("chdir", "path")
 def sys_chdir(sys: SyscallTable, task: TaskStruct, name: int) -> int:
-    return _chdir(task, _lookup(task, AT_FDCWD, strncpy_from_user(task, name), follow=True))
+    return _chdir(task, lookup_at(task, AT_FDCWD, strncpy_from_user(task, name), follow=True))
 
 
 @CALLS.define("fchdir", "fd")
 def sys_fchdir(sys: SyscallTable, task: TaskStruct, fd: int) -> int:
     return _chdir(task, task.files.get_raw(fd).dentry)
-
-
-# ---- Calls that would change the tree: what a read-only file system answers.
-
-
-def _refuse_change(task: TaskStruct, dirfd: int, name: int) -> int:
-    """EROFS if ``name`` exists (following nothing), else what the walk says."""
-    path = strncpy_from_user(task, name)
-    _lookup(task, dirfd, path, follow=False)
-    raise linux_error(errno.EROFS)
-
-
-def _refuse_new(task: TaskStruct, dirfd: int, name: int) -> int:
-    """EEXIST if ``name`` exists, EROFS if its directory does."""
-    path = strncpy_from_user(task, name)
-    start = _start(task, dirfd, path)
-    parent, last = lookup_parent(task.fs.root, start, path)
-    if not parent.inode.is_dir:
-        raise linux_error(errno.ENOTDIR)
-    try:
-        parent.child(last)
-    except FileNotFoundError:
-        raise linux_error(errno.EROFS) from None
-    raise linux_error(errno.EEXIST)
-
-
-@CALLS.define("mkdir", "path", "mode", partly="always refused")
-def sys_mkdir(sys: SyscallTable, task: TaskStruct, name: int, mode: int) -> int:
-    return _refuse_new(task, AT_FDCWD, name)
-
-
-@CALLS.define("mkdirat", "dirfd", "path", "mode", partly="always refused")
-def sys_mkdirat(sys: SyscallTable, task: TaskStruct, dirfd: int, name: int, mode: int) -> int:
-    return _refuse_new(task, dirfd, name)
-
-
-@CALLS.define("symlink", "path", "path", partly="always refused")
-def sys_symlink(sys: SyscallTable, task: TaskStruct, target: int, name: int) -> int:
-    return _refuse_new(task, AT_FDCWD, name)
-
-
-@CALLS.define("rmdir", "path", partly="always refused")
-@CALLS.define("unlink", "path", partly="always refused")
-def sys_unlink(sys: SyscallTable, task: TaskStruct, name: int) -> int:
-    return _refuse_change(task, AT_FDCWD, name)
-
-
-@CALLS.define("unlinkat", "dirfd", "path", "flags", partly="always refused")
-def sys_unlinkat(sys: SyscallTable, task: TaskStruct, dirfd: int, name: int, flags: int) -> int:
-    return _refuse_change(task, dirfd, name)
-
-
-@CALLS.define("rename", "path", "path", partly="always refused")
-def sys_rename(sys: SyscallTable, task: TaskStruct, old: int, new: int) -> int:
-    return _refuse_change(task, AT_FDCWD, old)
-
-
-@CALLS.define("truncate", "path", "offset", partly="always refused")
-@CALLS.define("chmod", "path", "mode", partly="always refused")
-def sys_chmod(sys: SyscallTable, task: TaskStruct, name: int, mode: int) -> int:
-    path = strncpy_from_user(task, name)
-    _lookup(task, AT_FDCWD, path, follow=True)
-    raise linux_error(errno.EROFS)

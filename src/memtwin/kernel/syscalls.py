@@ -98,9 +98,12 @@ class Calls(list[Call]):
 
 def _all_calls() -> list[Call]:
     from memtwin.kernel import exit as exit_
-    from memtwin.kernel import fd, futex, mman, namei, read_write, resource, signal, sys, time
+    from memtwin.kernel import fd, futex, mman, namei, read_write, readonly, resource, signal, sys, time
 
-    modules: tuple[Any, ...] = (exit_, fd, futex, mman, namei, read_write, resource, signal, sys, time)
+    modules: tuple[Any, ...] = (
+        *(exit_, fd, futex, mman, namei, read_write, readonly),
+        *(resource, signal, sys, time),
+    )
     return [call for module in modules for call in module.CALLS]
 
 

@@ -123,7 +123,7 @@ def sys_nanosleep(sys: SyscallTable, task: TaskStruct, request: int, left: int) 
 @CALLS.define("clock_nanosleep", "int", "int", "buf", "buf")
 def sys_clock_nanosleep(sys: SyscallTable, task: TaskStruct, clock: int, flags: int, request: int, left: int) -> int:
     if clock == CLOCK_THREAD_CPUTIME_ID:
-        raise linux_error(errno.EINVAL)
+        raise linux_error(errno.EOPNOTSUPP)
     now = _now(sys, task, clock)
     ns = _read_timespec(task, request)
     if clock == CLOCK_PROCESS_CPUTIME_ID:
