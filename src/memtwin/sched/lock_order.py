@@ -29,11 +29,6 @@ class Kind(StrEnum):
     BIT = "bit"  #: sleeps on a bit of a word (folio lock)
     CONTEXT = "context"  #: no lock: a state in which others may be taken (reclaim)
 
-    @property
-    def sleeps(self) -> bool:
-        """Whether taking it may sleep."""
-        return self in (Kind.RWSEM, Kind.MUTEX, Kind.BIT)
-
 
 @dataclass(frozen=True, slots=True)
 class LockClass:

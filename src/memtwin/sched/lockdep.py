@@ -39,7 +39,7 @@ IRQS_ON: Final = 2
 class Held:
     """One lock held by a task. ``lock``: the lock object, or a value that stands for it (a pfn for a folio lock)."""
 
-    __slots__ = ("_code", "_line", "cls", "lock", "name", "read", "spinning", "subclass")
+    __slots__ = ("_at", "_code", "cls", "lock", "name", "read", "spinning", "subclass")
 
     def __init__(self, lock: object, cls: LockClass, read: bool, subclass: int) -> None:
         self.lock: Final = lock
@@ -48,14 +48,12 @@ class Held:
         self.read = read
         self.subclass: Final = subclass
         self.spinning: Final = cls.kind is Kind.SPIN
-        self._code, self._line = _site()
+        self._code, self._at = _site()
 
     @property
     def site(self) -> str:
         """``file.py:line function`` where the lock was taken."""
-        path = self._code.co_filename
-        _, found, inside = path.rpartition("/memtwin/")
-        return f"{inside if found else path.rpartition('/')[2]}:{self._line} {self._code.co_name}"
+        return _site_name(self._code, self._at)
 
     def __str__(self) -> str:
         mode = " (read)" if self.read else ""
@@ -63,11 +61,17 @@ class Held:
 
 
 def _site() -> tuple[CodeType, int]:
-    """The nearest caller outside this package."""
+    """The nearest caller outside this package: its code, and the instruction it is at (cheaper than the line)."""
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         frame = frame.f_back
-    return frame.f_code, frame.f_lineno
+    return frame.f_code, frame.f_lasti
+
+
+def _site_name(code: CodeType, at: int) -> str:
+    _, found, inside = code.co_filename.rpartition("/memtwin/")
+    line = next((line for start, end, line in code.co_lines() if start <= at < end), None)
+    return f"{inside if found else code.co_filename.rpartition('/')[2]}:{line} {code.co_name}"
 
 
 def declared_order(chains: tuple[Chain, ...] = CHAINS) -> dict[str, dict[str, str]]:
@@ -162,11 +166,11 @@ class Lockdep:
         new = Held(lock, cls, read, subclass)
         self.acquisitions[name] = self.acquisitions.get(name, 0) + 1
         if not trylock:
-            if kind.sleeps:
+            if not new.spinning and (task.preempt_count or task.irqs_off or sched.in_irq):
                 sched.might_sleep(f"taking {new}")
             for held in task.held:
                 self._check_pair(task, held, new)
-        if kind is Kind.SPIN:
+        if new.spinning:
             self._check_irq_use(new, sched.in_irq, task.irqs_off > 0)
         task.held.append(new)
 
@@ -293,8 +297,7 @@ class Lockdep:
 
 
 def _where() -> str:
-    code, line = _site()
-    return f"{code.co_filename.rpartition('/')[2]}:{line} {code.co_name}"
+    return _site_name(*_site())
 
 
 def lock_order_markdown() -> str:

@@ -16,9 +16,12 @@ def clock():
 
 def test_timers_fire_in_order_of_time_then_of_arming(clock):
     fired = []
-    for name, when in (("late", 20), ("first", 10), ("second", 10)):
+    timers = [
         clock.timer_at(when, lambda name=name: fired.append(f"{name}@{clock.now}"), name)
+        for name, when in (("late", 20), ("first", 10), ("second", 10))
+    ]
     assert clock.jump()
+    assert [timer.pending for timer in timers] == [True, False, False]
     assert fired == ["first@10", "second@10"]
     assert clock.jump()
     assert not clock.jump()

@@ -220,6 +220,18 @@ class TestEnterLeave:
         assert not sem.is_contended()  # p left the queue
         assert sched.run_as(p, lambda: 1) == 1
 
+    def test_exception_of_another_task_reaches_a_preempted_call_once(self, sched):
+        def boom():
+            raise RuntimeError("boom")
+
+        sched.hook = lambda site: sched.preempt() if site == "cond_resched" else None
+        sched.spawn(boom, "bad")
+        p = sched.new_task("p")
+        with pytest.raises(RuntimeError, match="boom"):
+            sched.run_as(p, sched.cond_resched)
+        assert sched.runnable() == ()
+        sched.run_until_idle()
+
 
 class TestSleepAndWake:
     def test_wake_up_before_the_sleep_is_not_lost(self, sched):

@@ -79,6 +79,13 @@ class TestDeclaredOrder:
         assert "declared order is mmap_lock -> anon_vma (" in text
         assert "\n" not in text
 
+    def test_every_lock_held_counts_not_only_the_latest(self, sched):
+        mmap, anon, other = rwsem(sched, "mmap_lock"), rwsem(sched, "anon_vma"), Mutex(sched, "other")
+        anon.down_read()
+        other.lock()
+        with pytest.raises(InvariantBroken, match="declared order is mmap_lock -> anon_vma"):
+            mmap.down_read()
+
     def test_a_trylock_may_go_against_the_order_but_what_follows_may_not(self, sched):
         mmap, anon, other = (rwsem(sched, name) for name in ("mmap_lock", "anon_vma", "inode_rwsem"))
         anon.down_write()
