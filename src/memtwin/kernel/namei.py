@@ -25,6 +25,7 @@ from memtwin.abi.fcntl import (
 from memtwin.abi.resource import RLIMIT_NOFILE
 from memtwin.abi.stat import Kstat, pack_stat, pack_statfs, pack_statx
 from memtwin.fs.inode import linux_error
+from memtwin.fs.namei import path_lookup
 from memtwin.fs.open import do_faccessat, do_open
 from memtwin.kernel.resource import rlimit
 from memtwin.kernel.syscalls import Calls
