@@ -45,9 +45,11 @@ from memtwin.mm.vmstat import NodeStat, VmEvents
 from memtwin.mm.zone import (
     ALLOC_HIGHATOMIC,
     ALLOC_KSWAPD,
+    ALLOC_MIN_RESERVE,
     ALLOC_NOFRAGMENT,
     WMARK_HIGH,
     WMARK_LOW,
+    WMARK_MIN,
     Zone,
     min_free_kbytes,
     recommended_min_free_kbytes,
@@ -386,7 +388,10 @@ class PageAllocator:
             for zone in plan.zones:
                 if nofragment and zone.nid != preferred.nid:
                     break  # a local page of the wrong type is better than a remote one
-                if not zone.watermark_ok(order, zone.wmark(level), highest, alloc_flags):
+                mark = zone.wmark(level)
+                if zone.boost and level == WMARK_MIN and not order and alloc_flags & ALLOC_MIN_RESERVE:
+                    mark -= zone.boost  # a boost is there for kswapd, not against who may use reserves
+                if not zone.watermark_ok(order, mark, highest, alloc_flags):
                     continue
                 pfn = self._rmqueue(zone, order, plan.migratetype, alloc_flags)
                 if pfn:

@@ -80,7 +80,7 @@ class SlowPath:
                 drained = self._drain(plan, force=True)
                 continue
             if self._may_oom(plan, order):
-                fruitless = 0
+                fruitless, drained = 0, False
                 continue
             if not gfp & g.NOFAIL:
                 break

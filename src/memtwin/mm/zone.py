@@ -146,7 +146,7 @@ class Zone(BuddyLists):
         if not alloc_flags & ALLOC_RESERVES:
             free -= self.nr_highatomic
         elif alloc_flags & ALLOC_NO_WATERMARKS:
-            return free > 0
+            return True
         else:
             if alloc_flags & ALLOC_MIN_RESERVE:
                 mark -= mark // 2
