@@ -57,38 +57,39 @@ def path_lookup(root: Dentry, start: Dentry, path: bytes, *, follow: bool = True
     ``follow``: also follow a link that is the last component (a trailing slash does so anyway).
     Raises ENOENT (also for an empty path), ENOTDIR, ELOOP, ENAMETOOLONG.
     """
-    here, last, must_be_dir = _walk(root, start, path, follow, keep_last=False)
-    assert last is None
-    if must_be_dir and not here.inode.is_dir:
-        raise linux_error(errno.ENOTDIR)
-    return here
+    return _walk(root, start, path, follow, keep_last=False)[0]
 
 
 def lookup_parent(root: Dentry, start: Dentry, path: bytes) -> tuple[Dentry, bytes]:
     """The directory that would hold the last component, and that component, for calls that create or remove a name."""
-    here, last, _ = _walk(root, start, path, False, keep_last=True)
-    return here, last if last is not None else b"."
+    return _walk(root, start, path, False, keep_last=True)
 
 
-def _walk(
-    root: Dentry, start: Dentry, path: bytes, follow: bool, *, keep_last: bool
-) -> tuple[Dentry, bytes | None, bool]:
+def _components(path: bytes, *, keep_last: bool = False) -> list[bytes]:
+    """The names in ``path``, last first. A trailing slash is a last component "." unless ``keep_last``."""
+    names = [name for name in reversed(path.split(b"/")) if name]
+    if path.endswith(b"/") and not keep_last:
+        names.insert(0, b".")
+    return names
+
+
+def _walk(root: Dentry, start: Dentry, path: bytes, follow: bool, *, keep_last: bool) -> tuple[Dentry, bytes]:
+    """Where the walk ends, and with ``keep_last`` the component that it did not take any more."""
     if not path:
         raise linux_error(errno.ENOENT)
     if len(path) >= PATH_MAX:
         raise linux_error(errno.ENAMETOOLONG)
     here = root if path.startswith(b"/") else start
-    must_be_dir = path.endswith((b"/", b"/.", b"/..")) or path in (b".", b"..")
-    todo = [name for name in reversed(path.split(b"/")) if name]  # the next component is the last element
+    todo = _components(path, keep_last=keep_last)
     links = 0
     while todo:
         name = todo.pop()
         if not here.inode.is_dir:
             raise linux_error(errno.ENOTDIR)
         if keep_last and not todo:
-            return here, name, must_be_dir
+            return here, name
         entry = here.child(name)
-        if not entry.inode.is_symlink or not (todo or follow or must_be_dir):
+        if not entry.inode.is_symlink or not (todo or follow):
             here = entry
             continue
         links += 1
@@ -103,5 +104,5 @@ def _walk(
             raise linux_error(errno.ENOENT)
         if text.startswith(b"/"):
             here = root
-        todo.extend(part for part in reversed(text.split(b"/")) if part)
-    return here, None, must_be_dir
+        todo += _components(text)
+    return here, b"."

@@ -56,7 +56,8 @@ class Vfs:
     def new_fs(self, cwd: bytes) -> FsStruct:
         """Root and working directory of a first process. ENOENT, ENOTDIR if ``cwd`` (absolute) is no directory."""
         pwd = path_lookup(self.root, self.root, cwd)
-        pwd.inode.iterate()
+        if not pwd.inode.is_dir:
+            raise linux_error(errno.ENOTDIR)
         return FsStruct(self.root, pwd)
 
     def new_files(self, stdio: tuple[int, int, int], limit: int) -> FilesStruct:

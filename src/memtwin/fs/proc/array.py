@@ -15,9 +15,10 @@ __all__ = ["status"]
 
 def status(task: ProcTask) -> str:
     """The text; a process is always running while somebody can look."""
+    fs, files = task.fs, task.files
     head = (
         ("Name", task.comm),
-        ("Umask", f"{task.fs.umask:04o}"),
+        *((("Umask", f"{fs.umask:04o}"),) if fs is not None else ()),
         ("State", "R (running)"),
         ("Tgid", task.tgid),
         ("Ngid", 0),
@@ -26,7 +27,7 @@ def status(task: ProcTask) -> str:
         ("TracerPid", 0),
         ("Uid", "0\t0\t0\t0"),
         ("Gid", "0\t0\t0\t0"),
-        ("FDSize", max(64, 1 << (len(task.files.fds) - 1).bit_length()) if task.files.fds else 64),
+        ("FDSize", max(64, 1 << max(files.fds, default=0).bit_length()) if files is not None else 0),
     )
     lines = "".join(f"{key}:\t{value}\n" for key, value in head) + "Groups:\t0 \n"
     return lines + (status_vm(task.mm) if task.mm is not None else "") + "Threads:\t1\n"

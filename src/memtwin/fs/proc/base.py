@@ -33,8 +33,8 @@ class ProcTask(Protocol):
 
     mm: MmStruct | None
     tgid: int
-    files: FilesStruct
-    fs: FsStruct
+    files: FilesStruct | None
+    fs: FsStruct | None
 
     @property
     def pid(self) -> int:
@@ -115,10 +115,16 @@ def _task_dir(proc: ProcFs, task: ProcTask) -> TableDir:
     def of_mm(text: Callable[[MmStruct], str]) -> Callable[[], str]:
         return lambda: text(task.mm) if task.mm is not None else ""
 
-    def exe() -> bytes:
-        if task.fs.exe is None:
-            raise linux_error(errno.ENOENT)
-        return task.fs.exe.path()
+    def link(name: str) -> LinkInode:
+        """A link to one of the dentries in ``task.fs``: exe, pwd, root."""
+
+        def where() -> Dentry:
+            dentry: Dentry | None = getattr(task.fs, name, None)
+            if dentry is None:
+                raise linux_error(errno.ENOENT)
+            return dentry
+
+        return LinkInode(fs, lambda: where().path(), where)
 
     def memory(start: str, end: str) -> Callable[[], bytes]:
         mm = task.mm
@@ -129,12 +135,12 @@ def _task_dir(proc: ProcFs, task: ProcTask) -> TableDir:
         {
             b"cmdline": TextInode(fs, memory("arg_start", "arg_end")),
             b"comm": TextInode(fs, lambda: task.comm + "\n"),
-            b"cwd": LinkInode(fs, lambda: task.fs.pwd.path(), lambda: task.fs.pwd),
+            b"cwd": link("pwd"),
             b"environ": TextInode(fs, memory("env_start", "env_end"), 0o400),
-            b"exe": LinkInode(fs, exe, lambda: task.fs.exe),
+            b"exe": link("exe"),
             b"fd": _FdDir(fs, task),
             b"maps": TextInode(fs, of_mm(task_mmu.maps)),
-            b"root": LinkInode(fs, lambda: task.fs.root.path(), lambda: task.fs.root),
+            b"root": link("root"),
             b"statm": TextInode(fs, of_mm(task_mmu.statm)),
             b"status": TextInode(fs, lambda: array.status(task)),
         },
@@ -151,13 +157,14 @@ class _FdDir(PseudoInode):
         self.task: Final = task
 
     def lookup(self, name: bytes) -> Inode:
-        file = self.task.files.fds.get(int(name)) if name.isdigit() else None
+        files = self.task.files
+        file = files.fds.get(int(name)) if files is not None and name.isdigit() else None
         if file is None:
             raise linux_error(errno.ENOENT)
         return LinkInode(self.fs, lambda: os.fsencode(file.path), lambda: file.dentry)
 
     def iterate(self) -> Iterator[Dirent]:
-        for fd in sorted(self.task.files.fds):
+        for fd in sorted(self.task.files.fds if self.task.files is not None else ()):
             yield Dirent(b"%d" % fd, self.ino + 1 + fd, DT_LNK)
 
     def open(self, dentry: Dentry, flags: int) -> File:
