@@ -23,6 +23,7 @@ MODULES: dict[str, str] = {
     "mailmap-bartosz-golaszewski": "mailmap",
     "test-maple-rwsem": "maple_tests",
     "radix-test-bulk-size": "maple_tests",
+    "buddy-break-down-cleanup": "buddy_break_down",
 }
 """Change id -> module name below ``memtwin.experiments``."""
 
