@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Static C programs on the twin: output, status, page-table bits, signals, and answers compared with the live kernel."""
+"""Static C programs on the twin: output, status, page-table bits, signals, and errors as on the live kernel."""
 
 from __future__ import annotations
 

@@ -56,8 +56,10 @@ DEFAULT_ENV: Final[Mapping[str, str]] = {
 NS_PER_SYSCALL: Final = 200
 NS_PER_FAULT: Final = 500
 NS_PER_BLOCK: Final = 2
-#: RDTSC ticks a virtual ns: a 1 GHz counter.
+#: RDTSC counts virtual ns, and takes some itself, so that a loop that only reads it ends.
 NS_PER_RDTSC: Final = 20
+#: Blocks between two looks at the clock where virtual time is limited.
+_BUDGET: Final = 1_000_000
 
 # Signals of CPU exceptions: number, si_code, whether si_addr is the instruction (arch/x86/kernel/traps.c).
 _SIGNALS: Final[Mapping[int, tuple[int, int, bool]]] = {
@@ -179,47 +181,48 @@ class Program:
         kernel, task, cpu, sys = self.kernel, self.task, self.cpu, self.sys
         clock, rcu, regs = kernel.clock, kernel.rcu, task.regs
         limit = self.limit_ns
-        budget = 1_000_000 if limit is not None and self.count_blocks else 0
-        blocks = cpu.blocks
-        steps = 0
-        while True:
-            mm = task.mm
-            if mm is None:
-                return
+        budget = _BUDGET if limit is not None and self.count_blocks else 0
+        blocks, steps = cpu.blocks, 0
+        mm = task.mm
+        while mm is not None:
             trap = cpu.run(regs, mm.pgd, mm.tlb, budget)
             if cpu.blocks != blocks:
                 clock.advance((cpu.blocks - blocks) * NS_PER_BLOCK)
                 blocks = cpu.blocks
-            if trap == TRAP_SYSCALL:
-                clock.advance(NS_PER_SYSCALL)
-                result = sys.dispatch(task, regs.syscall_args())
-                if task.exit_code < 0:
-                    regs.q[RAX] = result
-                    if mm.map_count > self.map_count_peak:
-                        self.map_count_peak = mm.map_count
-            elif trap == TRAP_PAGE_FAULT:
+            if trap == TRAP_PAGE_FAULT:
                 clock.advance(NS_PER_FAULT)
                 self.faults += 1
                 signal = do_user_addr_fault(task, cpu.trap_addr, cpu.trap_error)
                 if signal is not None:
                     force_sig(sys, task, signal)
+                    mm = task.mm
+            elif trap == TRAP_SYSCALL:
+                clock.advance(NS_PER_SYSCALL)
+                result = sys.dispatch(task, regs.syscall_args())
+                if mm.map_count > self.map_count_peak:
+                    self.map_count_peak = mm.map_count
+                mm = task.mm
+                if mm is not None:
+                    regs.q[RAX] = result
+                if rcu:
+                    rcu.rcu_barrier()
             elif trap == TRAP_EXCEPTION:
                 clock.advance(NS_PER_FAULT)
                 sig, code, at_rip = _SIGNALS.get(cpu.trap_vector, _GENERAL_PROTECTION)
                 force_sig(sys, task, SignalInfo(sig, code, regs.rip if at_rip else 0))
+                mm = task.mm
             elif trap == TRAP_INTERRUPTED:
                 raise KeyboardInterrupt
             else:
                 assert trap == TRAP_BUDGET
-            if rcu:
-                rcu.rcu_barrier()
             if self.check_every:
                 steps += 1
                 if steps % self.check_every == 0:
                     kernel.check()
-            if limit is not None and clock.now >= limit and task.exit_code < 0:
+            if limit is not None and clock.now >= limit and mm is not None:
                 self.timed_out = True
                 do_exit(sys, task, SIGKILL)
+                mm = None
 
     def _end(self, sig: int) -> None:
         """Whatever happened: the process is gone, its memory is back, and the CPU is closed."""
