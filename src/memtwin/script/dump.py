@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Looking at a process through its files in /proc, as anybody outside could: maps, smaps, pagemap, status.
+
+The files are read as text and bytes and parsed here, so their formats (R14) are part of what a dump shows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from memtwin.errors import NotModelled
+from memtwin.script.answers import address, in_window
+from memtwin.script.grammar import PAGE
+from memtwin.script.operations import Fields, method
+
+if TYPE_CHECKING:
+    from memtwin.process import Process
+
+__all__ = ["DEFAULT", "VIEWS", "Classes", "Range", "status", "view"]
+
+Range = tuple[int, int]
+
+#: What can be asked for, in the order of the answer's fields.
+VIEWS: Final = ("maps", "smaps", "pagemap", "status", "hugetlb", "numa")
+DEFAULT: Final = VIEWS[:4]
+
+#: Keys of /proc/PID/status; of the first six an answer tells the difference from the start of the script.
+_RELATIVE: Final = ("VmSize", "VmRSS", "RssAnon", "RssFile", "RssShmem", "VmData")
+_STATUS: Final = (*_RELATIVE, "VmLck", "VmSwap", "HugetlbPages", "VmPin")
+
+_MAPS_LINE: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) ([0-9a-f]+) \S+ \S+ *(.*)")
+_HEAD: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ")
+#: Names of what is on no file system of the script's.
+_KERNEL_FILES: Final = ("/dev/zero", "/memfd:", "/SYSV", "/anon_hugepage")
+#: Pages of an address space that one dump looks at, at most, and how many it reads at once.
+_MAX_PAGES: Final = 1 << 21
+_CHUNK: Final = 1 << 16
+
+
+class Classes:
+    """Numbers the physical pages of one dump, from 0 in order of first appearance, and says what kind each is."""
+
+    __slots__ = ("_flags", "_numbers")
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+        self._flags: dict[int, int] = {}
+
+    def number(self, pfn: int) -> int:
+        """The class of a page."""
+        return self._numbers.setdefault(pfn, len(self._numbers))
+
+    def flags(self, process: Process, pfn: int) -> int:
+        """Its entry in /proc/kpageflags."""
+        if pfn not in self._flags:
+            entry = method(process, "read_file")("/proc/kpageflags", pfn * 8, 8)
+            self._flags[pfn] = int.from_bytes(entry, "little")
+        return self._flags[pfn]
+
+
+def _text(process: Process, path: str) -> str:
+    content = method(process, "read_file")(path)
+    return content if isinstance(content, str) else content.decode("utf-8", "surrogateescape")
+
+
+def _name(name: str) -> str:
+    """A file's name as an answer has it: files of the script's own tmpfs without the place where that is mounted."""
+    name = name.replace('"', "").replace("\\", "")
+    return "tmpfs:" + name if name.startswith("/") and not name.startswith(_KERNEL_FILES) else name
+
+
+def _areas(process: Process) -> Iterator[tuple[int, int, str]]:
+    """Start, end and the line of each area that starts inside the windows."""
+    for line in _text(process, "/proc/self/maps").splitlines():
+        match = _MAPS_LINE.fullmatch(line)
+        if match is None:
+            raise NotModelled(f"a line of maps that can not be read: {line}")
+        start, end = int(match[1], 16), int(match[2], 16)
+        if in_window(start):
+            name = f" {_name(match[5])}" if match[5] else ""
+            yield start, end, f"{address(start)}-{address(end)} {match[3]} {int(match[4], 16):x}{name}"
+
+
+def _maps(process: Process, _within: Range, _classes: Classes) -> Fields:
+    return {"maps": [line for _, _, line in _areas(process)]}
+
+
+def _smaps(process: Process, _within: Range, _classes: Classes) -> Fields:
+    areas: list[dict[str, Any]] = []
+    inside = False
+    for line in _text(process, "/proc/self/smaps").splitlines():
+        head = _HEAD.match(line)
+        if head is not None:
+            start, end = int(head[1], 16), int(head[2], 16)
+            inside = in_window(start)
+            if inside:
+                areas.append({"vma": f"{address(start)}-{address(end)}"})
+            continue
+        key, _, value = line.partition(":")
+        if not inside:
+            continue
+        if key == "VmFlags":
+            areas[-1][key] = value.strip()
+            continue
+        number = int(value.split()[0])
+        if number and not (number == 4 and key in ("KernelPageSize", "MMUPageSize")):
+            areas[-1][key] = number
+    return {"smaps": areas}
+
+
+#: Bits of an entry of pagemap, and of kpageflags, with their letters in the order of the answer.
+_PRESENT: Final = 1 << 63
+_PFN: Final = (1 << 55) - 1
+_KPF_HUGE, _KPF_KSM, _KPF_THP, _KPF_ZERO = 1 << 17, 1 << 21, 1 << 22, 1 << 24
+_ENTRY_LETTERS: Final = ((1 << 62, "S"), (1 << 61, "F"), (1 << 58, "G"), (1 << 57, "W"), (1 << 56, "X"))
+
+
+def _entry(process: Process, value: int, classes: Classes) -> tuple[str, int]:
+    """Letters and class (-1: none) of one entry of pagemap."""
+    letters, number = "", -1
+    if value & _PRESENT:
+        letters = "P"
+        pfn = value & _PFN
+        flags = classes.flags(process, pfn) if pfn else 0
+        if flags & _KPF_ZERO:
+            letters += "Z"
+        elif pfn:
+            number = classes.number(pfn)
+        letters += "H" if flags & _KPF_HUGE else "T" if flags & _KPF_THP else ""
+        letters += "K" if flags & _KPF_KSM else ""
+    return letters + "".join(letter for bit, letter in _ENTRY_LETTERS if value & bit), number
+
+
+def _pagemap(process: Process, within: Range, classes: Classes) -> Fields:
+    read = method(process, "read_file")
+    runs: list[list[Any]] = []
+    looked = 0
+    for start, end, _ in list(_areas(process)):
+        at, stop = max(start, within[0]), min(end, within[1])
+        open_ = False  # a run can not go on over the border of an area
+        while at < stop and looked <= _MAX_PAGES:
+            data: bytes = read("/proc/self/pagemap", at // PAGE * 8, min((stop - at) // PAGE, _CHUNK) * 8)
+            if len(data) < 8:
+                break
+            looked += len(data) // 8
+            if data.count(0) == len(data):
+                at += len(data) // 8 * PAGE
+                open_ = False
+                continue
+            for value in memoryview(data).cast("Q"):
+                letters, number = _entry(process, value, classes) if value else ("", -1)
+                if open_ and _continues(runs[-1], letters, number):
+                    runs[-1][1] += 1
+                else:
+                    open_ = bool(letters)
+                    if open_:
+                        runs.append([address(at), 1, letters, *([number] if number >= 0 else [])])
+                at += PAGE
+    return {"pagemap": runs, "pagemap_truncated": True} if looked > _MAX_PAGES else {"pagemap": runs}
+
+
+def _continues(run: list[Any], letters: str, number: int) -> bool:
+    """May the next page, with these letters and this class, join ``run``?"""
+    if run[2] != letters:
+        return False
+    return number == run[3] + run[1] if len(run) > 3 else number < 0
+
+
+def status(process: Process) -> dict[str, int]:
+    """What a dump tells of /proc/PID/status, in kB, zeros included."""
+    values = dict.fromkeys(_STATUS, 0)
+    for line in _text(process, "/proc/self/status").splitlines():
+        key, _, value = line.partition(":")
+        if key in values:
+            values[key] = int(value.split()[0])
+    return values
+
+
+def _relative_status(process: Process, base: Mapping[str, int]) -> Fields:
+    values = status(process)
+    shown = {key: values[key] - (base[key] if key in _RELATIVE else 0) for key in _STATUS}
+    return {"status": {key: value for key, value in shown.items() if value}}
+
+
+_POOL: Final = "/sys/kernel/mm/hugepages/hugepages-2048kB/"
+_POOL_FILES: Final = {"total": "nr", "free": "free", "resv": "resv", "surp": "surplus"}
+
+
+def _hugetlb(process: Process, _within: Range, _classes: Classes) -> Fields:
+    pool = {key: int(_text(process, f"{_POOL}{file}_hugepages")) for key, file in _POOL_FILES.items()}
+    return {"hugetlb": pool}
+
+
+def _numa(process: Process, _within: Range, _classes: Classes) -> Fields:
+    lines = []
+    for line in _text(process, "/proc/self/numa_maps").splitlines():
+        start, blank, rest = line.partition(" ")
+        if in_window(int(start, 16)):
+            rest = re.sub(r"(?<=file=)\S+", lambda match: _name(match[0]), rest)
+            lines.append(address(int(start, 16)) + blank + rest)
+    return {"numa_maps": lines}
+
+
+_VIEWS: Final[Mapping[str, Callable[[Process, Range, Classes], Fields]]] = {
+    "maps": _maps,
+    "smaps": _smaps,
+    "pagemap": _pagemap,
+    "hugetlb": _hugetlb,
+    "numa": _numa,
+}
+
+
+def view(process: Process, what: str, within: Range, classes: Classes, base: Mapping[str, int]) -> Fields:
+    """The fields of a dump that show ``what``; pages only ``within`` a range, ``status`` relative to ``base``. Raises
+    NotModelled, OSError.
+    """
+    if what == "status":
+        return _relative_status(process, base)
+    return _VIEWS[what](process, within, classes)

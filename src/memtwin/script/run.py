@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Running scripts: each on a fresh machine with its processes, variables and baselines; answers come as they are made.
+
+A script can not influence the next one, since nothing outlives its machine. A line that is not understood and an
+operation that is not modelled are answered and counted, and the script goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from memtwin import __version__
+from memtwin.errors import NotModelled, ProcessKilled
+from memtwin.script import dump
+from memtwin.script.answers import address, errno_name, quoted
+from memtwin.script.explain import apart, reason
+from memtwin.script.grammar import MASK, PAGE, SYMBOLS, BadLine, Line, expression, parse_line, split, strip_comment
+from memtwin.script.names import FLAGS
+from memtwin.script.operations import ADDRESS, FILE, OPERATIONS, Fields, Operation, arguments, method
+
+if TYPE_CHECKING:
+    from memtwin.machine import Machine
+    from memtwin.process import Process
+
+__all__ = ["Answer", "Runner", "Script", "environment"]
+
+Answer = dict[str, Any]
+
+#: Processes of a script, living or dead.
+_MAX_PROCESSES: Final = 8
+#: What a variable holds after a failure: an address where nothing is mapped, or no file.
+_NO_ADDRESS: Final = SYMBOLS["B"] + (32 << 30)
+_NO_FILE: Final = MASK
+_TO_THE_END: Final = (0, MASK)
+
+
+class Script:
+    """One script on a machine of its own.
+
+    ``processes``: the living ones by name, in order of birth; ``variables``: by name, None where the operation that
+    should have set it is not modelled.
+    """
+
+    __slots__ = ("_base", "_born", "_explain", "_number", "machine", "name", "processes", "variables")
+
+    def __init__(self, name: str, machine: Machine, *, explain: bool = False) -> None:
+        self.name = name
+        self.machine = machine
+        self._explain = explain
+        self._number = 0
+        self._born = 1
+        self.variables: dict[str, int | None] = {}
+        main = machine.spawn("main")
+        self.processes: dict[str, Process] = {"main": main}
+        self._base: dict[str, int] | None = None
+        try:
+            self._base = dump.status(main)
+            method(main, "dropcap")(FLAGS["capability"]["sys_resource"])
+        except NotModelled:
+            pass
+
+    # -- values ---------------------------------------------------------------------------------------------------
+
+    def variable(self, term: str) -> int:
+        """What ``$NAME``, ``AS0`` or ``DATA0`` stands for. Raises KeyError, or NotModelled where nobody knows."""
+        if term.startswith("$"):
+            value = self.variables[term[1:]]
+            if value is None:
+                raise NotModelled(f"{term} comes from an operation that is not modelled")
+            return value
+        if self._base is None:
+            raise NotModelled("/proc/self/status: not modelled yet")
+        return self._base["VmSize" if term == "AS0" else "VmData"] << 10
+
+    # -- lines ----------------------------------------------------------------------------------------------------
+
+    def answer(self, text: str) -> Answer | None:
+        """Do one line (without its comment) and return its answer; None if nothing stands in it."""
+        if not split(text):
+            return None
+        self._number += 1
+        try:
+            line = parse_line(text)
+            assert line is not None
+            operation = OPERATIONS.get(line.op)
+            if operation is None:
+                raise BadLine("unknown operation")
+            if line.op == "echo":
+                return {"i": self._number, "op": "echo", "text": quoted(text)}
+            self._check_process(line)
+            return self._run(line, operation)
+        except BadLine as bad:
+            return {"i": self._number, "line": quoted(text), "error": bad.args[0]}
+
+    def _check_process(self, line: Line) -> None:
+        if line.proc != "*" and line.proc not in self.processes:
+            raise BadLine("no such process")
+        if line.proc == "*" and line.op != "dump":
+            raise BadLine("@* is for dump only")
+
+    def _run(self, line: Line, operation: Operation) -> Answer:
+        answer: Answer = {"i": self._number}
+        if line.proc != "main":
+            answer["proc"] = quoted(line.proc)
+        answer["op"] = line.op
+        try:
+            if line.op == "dump":
+                return answer | self._dump(line)
+            args = arguments(operation, line.words, self.variable)
+            if line.op == "uffd_policy":
+                if args[0] not in ("zero", "copy"):
+                    raise BadLine("bad policy")
+                return answer | {"ret": 0}
+            return answer | self._call(line, operation, args)
+        except NotModelled as missing:
+            if line.var is not None:
+                self.variables[line.var] = None
+            return answer | {"error": "not modelled"} | ({"reason": str(missing)} if self._explain else {})
+
+    def _call(self, line: Line, operation: Operation, args: list[Any]) -> Fields:
+        process = self.processes[line.proc]
+        task, fields, refused = process.task, Fields(), None
+        before = task.min_flt, task.maj_flt
+        try:
+            result = self._do(line, operation, process, args, fields)
+        except OSError as error:
+            refused = error
+            result = -(error.errno or 0)
+        except ProcessKilled:
+            del self.processes[line.proc]
+            return {"died": True}
+        if line.var is not None:
+            failed = _NO_FILE if operation.result == FILE else _NO_ADDRESS
+            self.variables[line.var] = failed if refused is not None else result
+        answer: Fields = {"ret": _shown(operation, result)}
+        if refused is not None:
+            answer["err"] = errno_name(-result)
+        answer |= fields
+        if line.op != "fork":
+            faults = {"min": task.min_flt - before[0], "maj": task.maj_flt - before[1]}
+            answer |= {key: count for key, count in faults.items() if count}
+        if refused is not None and self._explain and (why := reason(refused)):
+            answer["reason"] = why
+        return answer
+
+    def _do(self, line: Line, operation: Operation, process: Process, args: list[Any], fields: Fields) -> int:
+        if line.op == "fork":
+            return self._fork(process, args[0])
+        if line.op == "exit":
+            del self.processes[line.proc]
+            process.exit()
+            return 0
+        if operation.handler is None:
+            raise NotModelled(f"{line.op}: not modelled yet")
+        return operation.handler(process, args, fields)
+
+    def _fork(self, process: Process, name: str) -> int:
+        if name in self.processes or name == "*":
+            raise BadLine("process name in use")
+        if self._born >= _MAX_PROCESSES:
+            raise BadLine("too many processes")
+        self.processes[name] = method(process, "fork")(name)
+        self._born += 1
+        return 0
+
+    # -- dump -----------------------------------------------------------------------------------------------------
+
+    def _dump(self, line: Line) -> Fields:
+        wanted: set[str] = set()
+        numbers: list[int] = []
+        for word in line.words:
+            if word in dump.VIEWS:
+                wanted.add(word)
+                continue
+            try:
+                numbers.append(expression(word, self.variable))
+            except (ValueError, KeyError):
+                numbers += [0, 0, 0]
+            if len(numbers) > 2:
+                return {"error": "bad dump argument"}
+        if len(numbers) == 1:
+            return {"error": "dump range needs address and length"}
+        within = (numbers[0] & -PAGE, numbers[0] + numbers[1] & MASK) if numbers else _TO_THE_END
+        views = [view for view in dump.VIEWS if view in (wanted or dump.DEFAULT)]
+        classes = dump.Classes()
+        if line.proc != "*":
+            return self._dump_one(self.processes[line.proc], views, within, classes)
+        procs = {
+            quoted(name): {"p": 0, **self._dump_one(process, views, within, classes)}
+            for name, process in self.processes.items()
+        }
+        return {"procs": procs}
+
+    def _dump_one(self, process: Process, views: list[str], within: dump.Range, classes: dump.Classes) -> Fields:
+        if self._base is None and "status" in views:
+            raise NotModelled("/proc/self/status: not modelled yet")
+        fields: Fields = {}
+        for view in views:
+            fields |= dump.view(process, view, within, classes, self._base or {})
+        if self._explain and "maps" in views:
+            fields["reason"] = {address(border): why for border, why in apart(process)}
+        return fields
+
+
+def _shown(operation: Operation, result: int) -> int | str:
+    """The field ``ret``: an errno, an address, 0 for a file, or the number."""
+    if result < 0:
+        return result
+    if operation.result == ADDRESS:
+        return address(result)
+    return 0 if operation.result == FILE else result
+
+
+class Runner:
+    """Runs a stream of scripts and counts what went wrong.
+
+    ``new_machine`` makes the machine of one script. ``check``: check every invariant after every operation. ``bad``:
+    lines that were not understood, as (number of the line in the stream, error); ``missing``: operations that are not
+    modelled, by name -> how often; ``script``: the current one.
+    """
+
+    def __init__(self, new_machine: Callable[[], Machine], *, explain: bool = False, check: bool = False) -> None:
+        self._new_machine = new_machine
+        self._explain = explain
+        self._check = check
+        self.bad: list[tuple[int, str]] = []
+        self.missing: dict[str, int] = {}
+        self.script: Script | None = None
+
+    def run(self, lines: Iterable[str]) -> Iterator[Answer]:
+        """The answers to a stream of lines, ``{"script": NAME}`` before those of a script with a name."""
+        try:
+            for number, raw in enumerate(lines, 1):
+                answer = self._line(strip_comment(raw.rstrip("\n").replace("\0", " ")))
+                if answer is not None:
+                    self._count(number, answer)
+                    yield answer
+        finally:
+            self._end()
+
+    def _line(self, text: str) -> Answer | None:
+        words = split(text)
+        if not words:
+            return None
+        if words[0] == "script":
+            self._start(words[1] if len(words) > 1 else "")
+            return {"script": quoted(words[1] if len(words) > 1 else "")}
+        if self.script is None:
+            self._start("")
+        assert self.script is not None
+        answer = self.script.answer(text)
+        if self._check:
+            self.script.machine.check()
+        return answer
+
+    def _start(self, name: str) -> None:
+        self._end()
+        self.script = Script(name, self._new_machine(), explain=self._explain)
+
+    def _end(self) -> None:
+        if self.script is not None:
+            self.script.machine.close()
+            self.script = None
+
+    def _count(self, number: int, answer: Answer) -> None:
+        error = answer.get("error")
+        if error == "not modelled":
+            self.missing[answer["op"]] = self.missing.get(answer["op"], 0) + 1
+        elif error is not None:
+            self.bad.append((number, error))
+
+
+def environment(machine: Machine) -> Answer:
+    """The line that comes first: what answers."""
+    kernel = machine.kernel
+    return {
+        "env": {
+            "memtwin": __version__,
+            "kernel": kernel.features.kernel,
+            "memory": kernel.ram.nr_frames * PAGE,
+            "base": f"{SYMBOLS['B']:#x}",
+            "brk": f"{SYMBOLS['K']:#x}",
+        }
+    }
