@@ -8,6 +8,9 @@ killer and fails. GFP bits say how far it may go. What depends only on CPU, GFP 
 Lock order (Linux): per-CPU list lock, then zone lock; here both are regions without a preemption point, counted in
 ``work.locks``. Invariants (``page_alloc_check.py``): every managed frame is in a free list, on a per-CPU list,
 allocated or poisoned; free frames have refcount and mapcount 0; pfn 0 is never handed out, so that 0 can mean failure.
+
+A long file, because the single, the higher-order and the bulk paths work on the same private state; boot, GFP meaning,
+zones, free lists, per-CPU lists, slow path and checks have files of their own.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ from memtwin.mm.gfp import AllocPlan
 from memtwin.mm.mm_init import FIRST_PFN, ZONE_MAP_SHIFT, ZoneLayout, memmap_pages
 from memtwin.mm.page import CHECK_AT_FREE, PG_HEAD, PG_HWPOISON, PG_TAKENOFF, PageArrays
 from memtwin.mm.page_alloc_check import check_page_allocator
-from memtwin.mm.pcp import BATCH_SCALE_MAX, HIGH_FRACTION, PerCpuPages, pageset_batch, pcp_order_index
+from memtwin.mm.pcp import HIGH_FRACTION, PerCpuPages, pageset_batch, pcp_order_index
 from memtwin.mm.slow_path import SlowPath
 from memtwin.mm.vmscan import Kswapd, Reclaim
 from memtwin.mm.vmstat import NodeStat, VmEvents
@@ -66,8 +69,19 @@ Pfns = npt.NDArray[np.int64]
 
 #: A plan's key is the GFP mask, plus the node asked for from this bit on.
 _NID_SHIFT: Final = 32
+#: Flags that keep a page from the short way out of ``free_pages``.
+_UNUSUAL: Final = CHECK_AT_FREE | PG_HWPOISON | PG_HEAD
 #: What the first attempt keeps of an allocation's flags: at the low watermark nobody dips into reserves.
 _POLITE: Final = ALLOC_NOFRAGMENT | ALLOC_KSWAPD
+
+
+class _NoTrace:
+    """Stands in for a machine's tracepoints where there is none (tests): every slot is off."""
+
+    __slots__ = ()
+    mm_page_alloc: Callable[..., None] | None = None
+    mm_page_free: Callable[..., None] | None = None
+    mm_page_pcpu_drain: Callable[..., None] | None = None
 
 
 class PageAllocator:
@@ -88,12 +102,15 @@ class PageAllocator:
         "_high_order",
         "_mapcount",
         "_mapping",
+        "_nonzero",
+        "_pcps",
+        "_pcps0",
         "_plans",
+        "_plans0",
         "_refcount",
         "_slow",
         "_uniprocessor",
         "_zone_map",
-        "_zone_pcps",
         "break_down",
         "compound_pages",
         "events",
@@ -144,7 +161,7 @@ class PageAllocator:
         self.work = work
         self.events = events
         self.node_stats = node_stats
-        self.trace = trace
+        self.trace: Tracepoints | _NoTrace = trace if trace is not None else _NoTrace()
         self.oom: Callable[[int, int], bool] | None = None
         self.printk: Callable[[str], None] | None = None
         self.fault: FaultInjection | None = None
@@ -155,7 +172,9 @@ class PageAllocator:
         self._refcount = pages.refcount
         self._mapcount = pages.mapcount
         self._mapping = pages.mapping
+        self._nonzero = pages.nonzero
         self._plans: list[dict[int, AllocPlan]] = [{} for _ in range(topology.nr_cpus)]
+        self._plans0 = self._plans[0]
         #: Blocks of order > 0 allocated without COMP, by head: their tails carry no mark in the page records.
         self._high_order: dict[int, int] = {}
         self.hw_poisoned = 0
@@ -174,9 +193,13 @@ class PageAllocator:
         self.reserved_pages = layout.reserved_pages
         self._block_types = layout.block_types
         self._zone_map = layout.zone_map
-        self._zone_pcps = [zone.pcps for zone in self.zones]
+        #: ``_pcps[cpu][index into zones]``.
+        self._pcps = [[zone.pcps[cpu] for zone in self.zones] for cpu in range(topology.nr_cpus)]
+        self._pcps0 = self._pcps[0]
         for zone in self.zones:
             zone.on_marks = self._forget_plans
+            zone.trace = trace
+        self.reclaim.trace = trace
         self.managed_pages = sum(zone.managed for zone in self.zones)
         self.kswapd = Kswapd(self.reclaim, self.node_zones)
         self._slow = SlowPath(self)
@@ -223,8 +246,7 @@ class PageAllocator:
             low = zone.wmark(WMARK_LOW) // cpus
             most = zone.managed // HIGH_FRACTION // cpus
         for pcp in zone.pcps:
-            pcp.batch = batch
-            pcp.set_high(max(low, batch * 4), max(most, batch * 4))
+            pcp.set_limits(batch, max(low, batch * 4), max(most, batch * 4))
 
     def set_percpu_pagelist_high_fraction(self, fraction: int) -> None:
         """Write vm.percpu_pagelist_high_fraction: 0 lets ``high`` float, otherwise it is managed/fraction per CPU (at
@@ -306,8 +328,7 @@ class PageAllocator:
         """
         if order or nid >= 0 or self.fault is not None:
             return self._alloc_general(gfp, order, nid)
-        plans = self._plans[0 if self._uniprocessor else self._cpu()]
-        plan = plans.get(gfp)
+        plan = (self._plans0 if self._uniprocessor else self._plans[self._cpu()]).get(gfp)
         if plan is None:
             plan = self._make_plan(gfp, -1)
         stack = plan.stack
@@ -327,10 +348,10 @@ class PageAllocator:
         self._refcount[pfn] = 1
         if plan.zero:
             self.work.pages_zeroed += 1
-            if self.pages.nonzero[pfn]:
+            if self._nonzero[pfn]:
                 self.ram.zero(pfn)
-                self.pages.nonzero[pfn] = 0
-        if self.trace is not None and self.trace.mm_page_alloc is not None:
+                self._nonzero[pfn] = 0
+        if self.trace.mm_page_alloc is not None:
             self.trace.mm_page_alloc(pfn, 0, gfp, plan.migratetype)
         return pfn
 
@@ -356,7 +377,7 @@ class PageAllocator:
                 self._high_order[pfn] = order
         if plan.zero:
             self._zero_run(pfn, 1 << order)
-        if self.trace is not None and self.trace.mm_page_alloc is not None:
+        if self.trace.mm_page_alloc is not None:
             self.trace.mm_page_alloc(pfn, order, gfp, plan.migratetype)
         return pfn
 
@@ -508,7 +529,7 @@ class PageAllocator:
         zone.allocations += taken
         if zone.nid != plan.local:
             zone.numa_other += taken
-        if self.trace is not None and self.trace.mm_page_alloc is not None:
+        if self.trace.mm_page_alloc is not None:
             for part in parts[-2:]:
                 for pfn in part.tolist():
                     self.trace.mm_page_alloc(pfn, 0, plan.gfp, plan.migratetype)
@@ -560,7 +581,7 @@ class PageAllocator:
             vec.mapping[where] = 0
         vec.refcount[where] = 0
         self.events.pgfree += len(pfns)
-        if self.trace is not None and self.trace.mm_page_free is not None:
+        if self.trace.mm_page_free is not None:
             for pfn in pfns.tolist():
                 self.trace.mm_page_free(pfn, 0)
         if len(self.zones) == 1:
@@ -605,7 +626,7 @@ class PageAllocator:
             return
         flags = self._flags[pfn]
         if flags:
-            if flags & CHECK_AT_FREE or flags & PG_HWPOISON or flags & PG_HEAD:
+            if flags & _UNUSUAL:
                 self._free_unusual(pfn, flags)
                 return
             self._flags[pfn] = 0
@@ -614,20 +635,20 @@ class PageAllocator:
             self._bad_page(pfn)
         self._refcount[pfn] = 0
         self.events.pgfree += 1
-        if self.trace is not None and self.trace.mm_page_free is not None:
+        if self.trace.mm_page_free is not None:
             self.trace.mm_page_free(pfn, 0)
         migratetype = self._block_types[pfn >> PAGEBLOCK_ORDER] ^ TYPE_XOR
-        pcps = self._zone_pcps[self._zone_map[pfn >> ZONE_MAP_SHIFT]]
-        pcp = pcps[0 if self._uniprocessor else self._cpu()]
         if migratetype >= PCP_TYPES:
             self._free_to_buddy(pfn, 0, migratetype)
             return
+        pcps = self._pcps0 if self._uniprocessor else self._pcps[self._cpu()]
+        pcp = pcps[self._zone_map[pfn >> ZONE_MAP_SHIFT]]
         pcp.stacks[migratetype].append(pfn)
         pcp.count = count = pcp.count + 1
         if pcp.alloc_factor:
             pcp.alloc_factor >>= 1
         freed = pcp.free_count
-        if freed < pcp.batch << BATCH_SCALE_MAX:
+        if freed < pcp.streak_max:
             pcp.free_count = freed + 1
         if count >= pcp.high:
             self._pcp_full(self.zone_of(pfn), pcp, migratetype)
@@ -653,7 +674,7 @@ class PageAllocator:
         else:
             self._high_order.pop(pfn, None)
         self.events.pgfree += 1 << order
-        if self.trace is not None and self.trace.mm_page_free is not None:
+        if self.trace.mm_page_free is not None:
             self.trace.mm_page_free(pfn, order)
         if poisoned:
             self._free_around_poison(pfn, end, [int(frame) for frame in bad])
@@ -668,7 +689,7 @@ class PageAllocator:
         pcp.stacks[index].append(pfn)
         pcp.count += 1 << order
         pcp.alloc_factor >>= 1
-        if pcp.free_count < pcp.batch << BATCH_SCALE_MAX:
+        if pcp.free_count < pcp.streak_max:
             pcp.free_count += 1 << order
         if pcp.count >= pcp.high:
             self._pcp_full(zone, pcp, index)
@@ -712,8 +733,12 @@ class PageAllocator:
 
     def _drain(self, zone: Zone, pcp: PerCpuPages, pages: int, index: int) -> None:
         self.work.locks += 1
-        for pfn, order, migratetype in pcp.take_coldest(pages, index):
+        drained = pcp.take_coldest(pages, index)
+        for pfn, order, migratetype in drained:
             zone.free_one(pfn, order, migratetype)
+        if self.trace.mm_page_pcpu_drain is not None:
+            for block in drained:
+                self.trace.mm_page_pcpu_drain(*block)
 
     def split_page(self, pfn: int, order: int) -> None:
         """Make ``1 << order`` single pages with one reference each of a block allocated without COMP."""
@@ -733,9 +758,8 @@ class PageAllocator:
     def zone_pcp_disable(self, zone: Zone) -> None:
         """Make frees in ``zone`` reach the lists at once until ``zone_pcp_enable``, and drain what is held."""
         for pcp in zone.pcps:
-            pcp.set_high(0, 0)
+            pcp.set_limits(1, 0, 0)
             pcp.high = 0
-            pcp.batch = 1
             if pcp.count:
                 self._drain(zone, pcp, pcp.count, 0)
 

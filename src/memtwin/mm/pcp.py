@@ -32,15 +32,13 @@ class PerCpuPages:
     current streak.
     """
 
-    __slots__ = ("alloc_factor", "batch", "count", "free_count", "high", "high_max", "high_min", "stacks")
+    __slots__ = ("alloc_factor", "batch", "count", "free_count", "high", "high_max", "high_min", "stacks", "streak_max")
 
     def __init__(self) -> None:
         self.stacks: list[list[int]] = [[] for _ in range(NR_PCP_LISTS)]
         self.count = 0
-        self.batch = 1
         self.high = 0
-        self.high_min = 0
-        self.high_max = 0
+        self.set_limits(1, 0, 0)
         self.alloc_factor = 0
         self.free_count = 0
 
@@ -96,7 +94,7 @@ class PerCpuPages:
         """Remove at least ``pages`` pages (fewer if there are no more) from the cold ends, the list ``index`` first,
         then round robin.
 
-        Returns runs of equal kind as (pfn, order, migratetype).
+        Returns blocks as (pfn, order, migratetype).
         """
         taken: list[tuple[int, int, int]] = []
         pages = min(pages, self.count)
@@ -112,10 +110,13 @@ class PerCpuPages:
             index = (index + 1) % NR_PCP_LISTS
         return taken
 
-    def set_high(self, low: int, most: int) -> None:
-        """New bounds; ``high`` follows at the next use."""
+    def set_limits(self, batch: int, low: int, most: int) -> None:
+        """New batch and bounds; ``high`` follows at the next use."""
+        self.batch = batch
         self.high_min = low
         self.high_max = most
+        #: ``free_count`` does not grow beyond this.
+        self.streak_max = batch << BATCH_SCALE_MAX
 
 
 def pcp_order_index(order: int, migratetype: int) -> int:

@@ -56,7 +56,7 @@ class SlowPath:
         drained = False
         while True:
             if gfp & g.KSWAPD_RECLAIM:
-                alloc.kswapd.wake(plan.zones, order)
+                alloc.kswapd.wake(plan.zones, order, gfp)
             if gfp & g.MEMALLOC or (reclaim.is_reclaiming() and not gfp & g.NOMEMALLOC):
                 alloc_flags |= ALLOC_NO_WATERMARKS
             pfn = alloc.get_page_from_freelist(plan, order, WMARK_MIN, alloc_flags)
@@ -64,7 +64,7 @@ class SlowPath:
                 return pfn
             if not may_reclaim or reclaim.is_reclaiming():
                 break
-            progress = self._direct_reclaim(plan)
+            progress = self._direct_reclaim(plan, order)
             pfn = alloc.get_page_from_freelist(plan, order, WMARK_MIN, alloc_flags)
             if pfn:
                 return pfn
@@ -91,13 +91,14 @@ class SlowPath:
         self._warn(gfp, order)
         return 0
 
-    def _direct_reclaim(self, plan: AllocPlan) -> int:
+    def _direct_reclaim(self, plan: AllocPlan, order: int) -> int:
         """Reclaim in the caller's context; returns pages freed. Counted in ``allocstall_`` of the request's highest
         zone."""
         alloc = self._alloc
         name = f"allocstall_{ZONE_NAMES[plan.highest].lower()}"
         setattr(alloc.events, name, getattr(alloc.events, name) + 1)
-        return alloc.reclaim.try_to_free_pages(plan.gfp, tuple(dict.fromkeys(zone.nid for zone in plan.zones)))
+        nids = tuple(dict.fromkeys(zone.nid for zone in plan.zones))
+        return alloc.reclaim.try_to_free_pages(plan.gfp, order, nids)
 
     def _drain(self, plan: AllocPlan, force: bool) -> bool:
         for zone in plan.zones:

@@ -11,11 +11,14 @@ without any allocator lock held.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.mm.vmstat import VmEvents
 from memtwin.mm.zone import WMARK_HIGH, Zone
+
+if TYPE_CHECKING:
+    from memtwin.events.tracepoint import Tracepoints
 
 __all__ = ["Kswapd", "Reclaim", "Shrinker"]
 
@@ -55,12 +58,13 @@ class Shrinker:
 class Reclaim:
     """All shrinkers of a machine and what reclaim achieved. ``reclaimed`` pages since boot."""
 
-    __slots__ = ("_active", "events", "reclaimed", "shrinkers", "task_id")
+    __slots__ = ("_active", "events", "reclaimed", "shrinkers", "task_id", "trace")
 
     def __init__(self, events: VmEvents) -> None:
         self.events = events
         self.shrinkers: list[Shrinker] = []
         self.reclaimed = 0
+        self.trace: Tracepoints | None = None
         #: Names the running task; without it all reclaim counts as one task's.
         self.task_id: Callable[[], int] | None = None
         self._active: dict[int, None] = {}
@@ -106,6 +110,10 @@ class Reclaim:
         delta = (freeable >> priority) * 4 // shrinker.seeks if shrinker.seeks else freeable // 2
         to_scan = min((deferred >> priority) + delta, 2 * freeable)
         freed = scanned = 0
+        trace = self.trace
+        if trace is not None and trace.mm_shrink_slab_start is not None:
+            name = shrinker.name
+            trace.mm_shrink_slab_start(name, name, nid, deferred, gfp, freeable, delta, to_scan, priority)
         while to_scan >= shrinker.batch or to_scan >= freeable:
             part = min(shrinker.batch, to_scan)
             if part <= 0:
@@ -120,12 +128,17 @@ class Reclaim:
         left = min(max(deferred + delta - scanned, 0), 2 * freeable)
         if left:
             shrinker.deferred[nid] = left
+        if trace is not None and trace.mm_shrink_slab_end is not None:
+            trace.mm_shrink_slab_end(shrinker.name, nid, shrinker.name, deferred, left, freed, to_scan)
         return freed
 
-    def try_to_free_pages(self, gfp: int, nids: tuple[int, ...]) -> int:
+    def try_to_free_pages(self, gfp: int, order: int, nids: tuple[int, ...]) -> int:
         """One round of direct reclaim over ``nids``: ever harder until SWAP_CLUSTER_MAX pages came back. Returns pages
         freed."""
         start = self.reclaimed
+        trace = self.trace
+        if trace is not None and trace.mm_vmscan_direct_reclaim_begin is not None:
+            trace.mm_vmscan_direct_reclaim_begin(order, gfp)
         task = self.begin()
         try:
             for priority in range(DEF_PRIORITY, -1, -1):
@@ -135,6 +148,8 @@ class Reclaim:
                     break
         finally:
             self.end(task)
+        if trace is not None and trace.mm_vmscan_direct_reclaim_end is not None:
+            trace.mm_vmscan_direct_reclaim_end(self.reclaimed - start)
         return self.reclaimed - start
 
     def drop_slab(self, nids: tuple[int, ...]) -> None:
@@ -160,12 +175,15 @@ class Kswapd:
         self.wanted: dict[int, int] = {}
         self.wakeups = 0
 
-    def wake(self, zones: Sequence[Zone], order: int) -> None:
+    def wake(self, zones: Sequence[Zone], order: int, gfp: int) -> None:
         """An allocation of ``order`` found ``zones`` at their low watermarks."""
+        trace = self._reclaim.trace
         for zone in zones:
             if zone.nid not in self.wanted:
                 self.wakeups += 1
                 self.wanted[zone.nid] = order
+                if trace is not None and trace.mm_vmscan_wakeup_kswapd is not None:
+                    trace.mm_vmscan_wakeup_kswapd(zone.nid, zone.zid, order, gfp)
             elif order > self.wanted[zone.nid]:
                 self.wanted[zone.nid] = order
 
@@ -178,6 +196,9 @@ class Kswapd:
         order = self.wanted.pop(nid, 0)
         zones = [zone for zone in self._node_zones[nid] if zone.managed]
         start = reclaim.reclaimed
+        trace = reclaim.trace
+        if trace is not None and trace.mm_vmscan_kswapd_wake is not None:
+            trace.mm_vmscan_kswapd_wake(nid, zones[-1].zid, order)
         reclaim.events.pageoutrun += 1
         if self.balanced(zones, order):
             reclaim.events.kswapd_high_wmark_hit_quickly += 1
@@ -196,6 +217,8 @@ class Kswapd:
                     zone.reclaim_active = False
         for zone in zones:
             zone.set_boost(0)
+        if trace is not None and trace.mm_vmscan_kswapd_sleep is not None:
+            trace.mm_vmscan_kswapd_sleep(nid)
         return reclaim.reclaimed - start
 
     @staticmethod

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isqrt
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,9 @@ from memtwin.mm.buddy import (
 )
 from memtwin.mm.page import PG_LRU, PageArrays
 from memtwin.mm.pcp import PerCpuPages
+
+if TYPE_CHECKING:
+    from memtwin.events.tracepoint import Tracepoints
 
 __all__ = ["Zone", "lowmem_reserves", "min_free_kbytes", "recommended_min_free_kbytes"]
 
@@ -97,6 +100,7 @@ class Zone(BuddyLists):
         "reclaim_active",
         "spanned",
         "steals",
+        "trace",
         "watermarks",
         "zid",
     )
@@ -128,6 +132,7 @@ class Zone(BuddyLists):
         self.numa_foreign = 0
         self.numa_other = 0
         self.steals = 0
+        self.trace: Tracepoints | None = None
 
     # Watermarks
 
@@ -243,7 +248,10 @@ class Zone(BuddyLists):
                     source = self._lender(current, fallbacks)
                     if source >= 0:
                         break
-            self._steal_block(current, source, migratetype, may_claim)
+            pfn = self._steal_block(current, source, migratetype, may_claim)
+            if self.trace is not None and self.trace.mm_page_alloc_extfrag is not None:
+                changed = self.migratetype(pfn) == migratetype
+                self.trace.mm_page_alloc_extfrag(pfn, order, current, migratetype, source, changed)
             return True
         return False
 
@@ -254,7 +262,8 @@ class Zone(BuddyLists):
                 return migratetype
         return -1
 
-    def _steal_block(self, order: int, source: int, migratetype: int, may_claim: bool) -> None:
+    def _steal_block(self, order: int, source: int, migratetype: int, may_claim: bool) -> int:
+        """Move the block at the head of the lender's list, alone or with its pageblock; returns its pfn."""
         self.steals += 1
         blocks = self.lists[order][source]
         pfn = next(reversed(blocks)) if blocks else self.virgin[-1][0]
@@ -264,10 +273,11 @@ class Zone(BuddyLists):
             for first in range(pfn, pfn + (1 << order), PAGEBLOCK_PAGES):
                 self._set_type(first, migratetype)
             self._move_block(pfn, order, source, migratetype)
-            return
+            return pfn
         self.boost_watermark()
         if not may_claim or not self._claim_pageblock(pfn, migratetype):
             self._move_block(pfn, order, source, migratetype)
+        return pfn
 
     def _move_block(self, pfn: int, order: int, source: int, target: int) -> None:
         lists = self.lists[order]

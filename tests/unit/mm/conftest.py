@@ -20,9 +20,12 @@ MIB = 256  #: pages
 
 @pytest.fixture
 def make_alloc() -> Callable[..., PageAllocator]:
-    """``make_alloc(pages or list of pages per node, cpus=..., cpu=..., without=[...], memory_only=..., thp=...)``."""
+    """``make_alloc(pages or list of pages per node, cpus=..., cpu=..., without=[...], memory_only=..., thp=...)`` and
+    so on."""
 
-    def make(sizes: int | Sequence[int] = 64 * MIB, *, cpus=1, cpu=None, without=(), memory_only=(), thp=True):
+    def make(
+        sizes: int | Sequence[int] = 64 * MIB, *, cpus=1, cpu=None, without=(), memory_only=(), thp=True, trace=None
+    ):
         sizes = [sizes] if isinstance(sizes, int) else list(sizes)
         return PageAllocator(
             Ram(sum(sizes) << 12),
@@ -34,6 +37,7 @@ def make_alloc() -> Callable[..., PageAllocator]:
             node_stats=[NodeStat() for _ in sizes],
             cpu=cpu,
             thp=thp,
+            trace=trace,
         )
 
     return make

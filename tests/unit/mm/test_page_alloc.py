@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from memtwin.errors import BadInput, Deadlock, InvariantBroken
+from memtwin.events.tracepoint import MemorySink, Tracepoints
 from memtwin.hw.work import Work
 from memtwin.lib import gfp_types as g
 from memtwin.lib.gfp_types import GFP_ATOMIC, GFP_HIGHUSER_MOVABLE, GFP_KERNEL, GFP_NOWAIT
@@ -27,6 +28,7 @@ from memtwin.mm.zone import (
     min_free_kbytes,
     recommended_min_free_kbytes,
 )
+from memtwin.sched import Scheduler
 
 MIB = 256
 GIB = 1 << 18
@@ -793,26 +795,39 @@ def test_both_shapes_of_break_down_give_the_same_machine(make_alloc):
 
 
 def test_tracepoints_see_what_happens(make_alloc):
-    class Trace:
-        mm_page_alloc = mm_page_free = None
-
-    alloc = make_alloc()
-    alloc.trace = trace = Trace()
-    seen = []
-    trace.mm_page_alloc = lambda *values: seen.append(("alloc", *values))
-    trace.mm_page_free = lambda *values: seen.append(("free", *values))
+    sched = Scheduler(1, 0, Work())
+    trace, sink = Tracepoints(sched), MemorySink()
+    alloc = make_alloc(trace=trace)
+    trace.enable("kmem:mm_page*", sink)
+    trace.enable("vmscan:*", sink)
     one = alloc.alloc_pages(GFP_KERNEL)
     four = alloc.alloc_pages(GFP_KERNEL | g.COMP, 2)
     alloc.free_pages(one)
     alloc.put_page(four)
     many = alloc.alloc_bulk(GFP_HIGHUSER_MOVABLE, 3)
     alloc.free_bulk(many)
-    assert seen[:4] == [
-        ("alloc", one, 0, GFP_KERNEL, UNMOVABLE),
-        ("alloc", four, 2, GFP_KERNEL | g.COMP, UNMOVABLE),
-        ("free", one, 0),
-        ("free", four, 2),
+
+    def seen(name):
+        return [tuple(event.fields.values()) for event in sink.named(name)]
+
+    assert seen("mm_page_alloc") == [
+        (one, 0, GFP_KERNEL, UNMOVABLE),
+        (four, 2, GFP_KERNEL | g.COMP, UNMOVABLE),
+        *((pfn, 0, GFP_HIGHUSER_MOVABLE, MOVABLE) for pfn in many.tolist()),
     ]
-    assert seen[4:] == [("alloc", pfn, 0, GFP_HIGHUSER_MOVABLE, MOVABLE) for pfn in many.tolist()] + [
-        ("free", pfn, 0) for pfn in many.tolist()
-    ]
+    assert seen("mm_page_free") == [(one, 0), (four, 2), *((pfn, 0) for pfn in many.tolist())]
+    assert seen("mm_page_alloc_extfrag") == [(4096, 0, 10, UNMOVABLE, MOVABLE, True)]
+    alloc.drain_all_pages()
+    assert (one, 0, UNMOVABLE) in seen("mm_page_pcpu_drain")
+
+    sink.clear()
+    PageCache(alloc, 300)
+    exhaust(alloc, GFP_NOWAIT)
+    exhaust(alloc, GFP_KERNEL | g.NORETRY | g.NOWARN)
+    alloc.kswapd.run(0)
+    assert seen("mm_vmscan_wakeup_kswapd") == [(0, 1, 0, GFP_NOWAIT)]
+    assert seen("mm_vmscan_direct_reclaim_begin")[0] == (0, GFP_KERNEL | g.NORETRY | g.NOWARN)
+    assert sum(event[0] for event in seen("mm_vmscan_direct_reclaim_end")) == 300
+    assert seen("mm_shrink_slab_start")[0][:2] == ("page-cache", "page-cache")
+    assert sum(event[5] for event in seen("mm_shrink_slab_end")) == 300
+    assert seen("mm_vmscan_kswapd_wake") == [(0, 1, 0)] and seen("mm_vmscan_kswapd_sleep") == [(0,)]

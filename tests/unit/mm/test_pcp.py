@@ -61,8 +61,7 @@ def test_each_type_and_order_has_its_own_list(make_alloc):
 
 def test_a_streak_of_allocations_doubles_the_refill():
     pcp = PerCpuPages()
-    pcp.batch = 63
-    pcp.set_high(2000, 20000)
+    pcp.set_limits(63, 2000, 20000)
     pcp.high = 10000
     assert [pcp.refill_batch(0, below_high=False) for _ in range(7)] == [63, 126, 252, 504, 1008, 2016, 2016]
     assert pcp.refill_batch(3, below_high=False) == 63 >> 3
@@ -70,8 +69,7 @@ def test_a_streak_of_allocations_doubles_the_refill():
 
 def test_high_grows_with_refills_and_not_while_memory_is_short():
     pcp = PerCpuPages()
-    pcp.batch = 63
-    pcp.set_high(500, 700)
+    pcp.set_limits(63, 500, 700)
     for _ in range(20):
         pcp.refill_batch(0, below_high=True)
     assert pcp.high == 0
@@ -82,8 +80,8 @@ def test_high_grows_with_refills_and_not_while_memory_is_short():
 
 def test_high_follows_what_a_streak_frees():
     pcp = PerCpuPages()
-    pcp.batch, pcp.count = 63, 600
-    pcp.set_high(500, 3000)
+    pcp.count = 600
+    pcp.set_limits(63, 500, 3000)
     assert pcp.limit(below_high=False, reclaim_active=False) == 500
     pcp.free_count = 2016
     assert pcp.limit(below_high=False, reclaim_active=False) == 2079
