@@ -67,7 +67,7 @@ def busybox() -> str:
 
 @pytest.fixture
 def twin(tmp_path: Path) -> Callable[..., Ran]:
-    """twin(argv, cwd=..., stdin=..., on_exit=..., machine options): run on a fresh machine, check it, look for leaks."""
+    """twin(argv, cwd=..., stdin=..., on_exit=..., machine options): on a fresh machine, which is checked."""
     count = 0
 
     def run(

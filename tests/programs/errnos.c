@@ -311,6 +311,9 @@ int main(void) {
 	TRY(SYS(futex, 1, 0, 1, 0, 0, 0));
 	TRY(SYS(futex, BAD, 0, 1, 0, 0, 0));
 	TRY(SYS(set_robust_list, buf, 23));
+	TRY(SYS(rseq, buf, 32, 0, 0));
+	TRY(SYS(rseq, buf, 32, 1, 0));
+	TRY(SYS(rseq, buf, 32, 2, 0));
 	TRY(SYS(arch_prctl, 0x1002, -1L));
 	TRY(SYS(arch_prctl, 0x9999, 0));
 	TRY(SYS(getgroups, -1, 0));

@@ -9,7 +9,10 @@ import subprocess
 
 import pytest
 
+from memtwin.cpu.loop import Program
+from memtwin.errors import BadInput
 from memtwin.hw.paging import ACCESSED, DIRTY, PRESENT, RW
+from memtwin.machine import Machine
 
 HELLO = '#include <stdio.h>\nint main(int c, char **v) { printf("hello %d %s\\n", c, v[c - 1]); return 42; }'
 
@@ -187,6 +190,28 @@ def test_out_of_memory_kills_and_everything_comes_back(cc, twin):
     assert any("Out of memory" in line for line in ran.program.kernel.log)
 
 
+def test_programs_of_one_machine_share_its_random_stream_but_not_their_counts(cc, tmp_path):
+    source = """
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    int main(void) { char b[16]; syscall(SYS_getrandom, b, 16, 0); return write(1, b, 16) != 16; }"""
+    program = cc("random", source)
+    outputs = []
+    with Machine("64M") as machine:
+        for i in range(2):
+            fd = os.open(tmp_path / f"out{i}", os.O_WRONLY | os.O_CREAT)
+            p = Program(machine.kernel, [program], stdio=(fd, fd, fd))
+            assert p.run() == 0
+            os.close(fd)
+            outputs.append((tmp_path / f"out{i}").read_bytes())
+            assert p.counts[1] == 1 and p.counts[318] == 2
+        with pytest.raises(BadInput, match="booted already"):
+            Program(machine.kernel, [program], epoch=5)
+        machine.check()
+        machine.kernel.check_no_leak()
+    assert outputs[0] != outputs[1]
+
+
 def test_sleeping_takes_virtual_time_only(cc, twin):
     source = """
     #include <stdio.h>
@@ -254,7 +279,7 @@ int main(int argc, char **argv, char **envp) {
     for (Elf64_auxv_t *a = (void *)(e + 1); a->a_type; a++) {
         unsigned long v = a->a_un.a_val;
         switch (a->a_type) {
-        case AT_SYSINFO_EHDR: case AT_HWCAP: case AT_HWCAP2: case AT_MINSIGSTKSZ: case 27: case 28: break;
+        case AT_SYSINFO_EHDR: case AT_HWCAP: case AT_HWCAP2: case AT_MINSIGSTKSZ: case 27: break;
         case AT_UID: case AT_EUID: case AT_GID: case AT_EGID: break;
         case AT_EXECFN: case AT_PLATFORM: printf("aux %ld %lx %s\n", a->a_type, v, (char *)v); break;
         default: printf("aux %ld %lx\n", a->a_type, v);

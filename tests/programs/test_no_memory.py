@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Every allocation of a program's start and run is made to fail, one at a time: a clean end, and every frame comes back."""
+"""Every allocation of a start and a run is made to fail, one at a time: a clean end, and every frame comes back."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from memtwin.mm.fault_inject import FaultInjection
 
 SOURCE = r"""
 static long call(long nr, long a, long b, long c, long d, long e, long f) {
-    register long r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = f;
-    __asm__ volatile("syscall" : "+a"(nr) : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9) : "rcx", "r11", "memory");
+    register long r10 __asm__("r10") = d, r8 __asm__("r8") = e;
+    register long r9 __asm__("r9") = f;
+    __asm__ volatile("syscall" : "+a"(nr) : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
     return nr;
 }
 static char bss[10000];

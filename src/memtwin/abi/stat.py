@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""File attributes and the layouts in which user space gets them (uapi asm/stat.h, linux/stat.h, asm/statfs.h, linux/dirent.h)."""
+"""File attributes and the layouts in which user space gets them (uapi asm/stat.h, linux/stat.h, asm/statfs.h,
+linux/dirent.h).
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ _NSEC: Final = 1_000_000_000
 
 
 class Kstat(NamedTuple):
-    """Attributes of one file. Sizes in bytes, ``blocks`` in units of 512 bytes, times in ns since 1970, devices as (major, minor)."""
+    """Attributes of one file. Sizes in bytes, ``blocks`` in units of 512 bytes, times in ns since 1970, devices as
+    (major, minor).
+    """
 
     mode: int
     ino: int

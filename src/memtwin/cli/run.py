@@ -168,7 +168,10 @@ def run(
     if event and events is None:
         raise BadInput("--event chooses what --events FILE writes: give both")
     environment, boot = _environment(env or []), _epoch(epoch)
-    where = os.path.abspath(cwd) if cwd is not None else os.getcwd()
+    try:
+        where = os.path.abspath(cwd if cwd is not None else os.getcwd())
+    except OSError as error:
+        raise BadInput(f"no working directory: {error.strerror}") from None
     with ExitStack() as stack:
         machine = stack.enter_context(
             Machine(memory, cpus, nodes, kernel=kernel, with_=with_ or (), without=without or (), seed=seed)

@@ -89,8 +89,8 @@ class Program:
     ``argv``: the program, searched along PATH of ``env``, and its arguments; ``cwd``: absolute path; ``stdio``:
     descriptors of the host for 0, 1 and 2; ``epoch``: time of boot, ns since 1970; ``limit_ns``: virtual time after
     which it is killed (SIGKILL), None for never; ``check_every``: check all invariants after so many traps, 0 for
-    never; ``count_blocks``: let the clock and the summary see basic blocks,
-    for 1.2-1.8 times the time. Raises CannotRun; BadInput for a working directory that is none.
+    never; ``count_blocks``: let the clock and the summary see basic blocks, for 1.2-1.8 times the time. Raises
+    CannotRun; BadInput for a working directory that is none.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Program:
         env: Mapping[str, str] = DEFAULT_ENV,
         cwd: str = "/",
         stdio: tuple[int, int, int] = (0, 1, 2),
-        epoch: int = EPOCH,
+        epoch: int | None = None,
         limit_ns: int | None = None,
         count_blocks: bool = False,
         check_every: int = 0,
@@ -109,7 +109,8 @@ class Program:
         from memtwin.cpu.uc import UcCpu
 
         self.kernel: Final = kernel
-        self.sys: Final = SyscallTable(kernel, epoch=epoch)
+        self.sys: Final = _syscalls(kernel, epoch)
+        self._counts_before: Final = dict(self.sys.counts)
         self.argv: Final = tuple(argv)
         self.limit_ns: Final = limit_ns
         self.count_blocks: Final = count_blocks
@@ -130,6 +131,12 @@ class Program:
     def name(self) -> str:
         """What the user called it."""
         return self.argv[0]
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """Its system calls by number."""
+        before = self._counts_before
+        return {nr: count - before.get(nr, 0) for nr, count in self.sys.counts.items() if count != before.get(nr, 0)}
 
     @property
     def status(self) -> int:
@@ -201,6 +208,8 @@ class Program:
                 result = sys.dispatch(task, regs.syscall_args())
                 if mm.map_count > self.map_count_peak:
                     self.map_count_peak = mm.map_count
+                if task.fatal_signal_pending and task.exit_code < 0:
+                    do_exit(sys, task, SIGKILL)
                 mm = task.mm
                 if mm is not None:
                     regs.q[RAX] = result
@@ -235,6 +244,16 @@ class Program:
                 kernel.sched.leave(previous)
         kernel.rcu.rcu_barrier()
         self.cpu.close()
+
+
+def _syscalls(kernel: Kernel, epoch: int | None) -> SyscallTable:
+    """The machine's table, made with its first program. BadInput for another ``epoch`` than it booted at."""
+    table: SyscallTable | None = getattr(kernel, "syscalls", None)
+    if table is None:
+        return SyscallTable(kernel, epoch=EPOCH if epoch is None else epoch)
+    if epoch is not None and epoch != table.epoch:
+        raise BadInput("the machine has booted already: its date can not be chosen any more")
+    return table
 
 
 def _encode(text: str) -> bytes:

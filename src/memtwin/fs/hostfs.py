@@ -35,6 +35,24 @@ rpc_pipefs securityfs selinuxfs sysfs tracefs
 """
 #: File systems that show or steer the host's kernel instead of holding data.
 _KERNEL_FS: Final = frozenset(_KERNEL_FS_NAMES.split())
+#: Magic numbers that statfs(2) shows (uapi linux/magic.h and the file systems' own headers).
+_MAGIC: Final = {
+    "9p": 0x01021997,
+    "btrfs": 0x9123683E,
+    "ext2": 0xEF53,
+    "ext3": 0xEF53,
+    "ext4": 0xEF53,
+    "fuse": 0x65735546,
+    "nfs": 0x6969,
+    "nfs4": 0x6969,
+    "overlay": 0x794C7630,
+    "squashfs": 0x73717368,
+    "tmpfs": 0x01021994,
+    "vfat": 0x4D44,
+    "virtiofs": 0x6A656A63,
+    "xfs": 0x58465342,
+    "zfs": 0x2FC12FC1,
+}
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
@@ -61,7 +79,9 @@ class HostFs:
     """The host's tree as one file system of the twin."""
 
     def __init__(self) -> None:
-        self.hidden: Final = _kernel_file_systems()
+        types = _mounted()
+        self.magic: Final = {dev: _MAGIC[kind] for dev, kind in types.items() if kind in _MAGIC}
+        self.hidden: Final = frozenset(dev for dev, kind in types.items() if kind in _KERNEL_FS)
         self.mappings: WeakValueDictionary[tuple[int, int], HostMapping] = WeakValueDictionary()
 
     def root(self) -> HostInode:
@@ -69,19 +89,18 @@ class HostFs:
         return HostInode(self, b"/", os.lstat(b"/"))
 
 
-def _kernel_file_systems() -> frozenset[int]:
-    """Device numbers of the host's mounted kernel file systems; empty where the host does not tell."""
-    devices = set()
+def _mounted() -> dict[int, str]:
+    """Device number -> type of the host's mounted file systems; empty where the host does not tell."""
+    types = {}
     try:
         with open("/proc/self/mountinfo", "rb") as mounts:
             for line in mounts:
                 fields, _, tail = line.partition(b" - ")
-                if tail.split(b" ", 1)[0].decode() in _KERNEL_FS:
-                    major, minor = fields.split()[2].split(b":")
-                    devices.add(os.makedev(int(major), int(minor)))
+                major, minor = fields.split()[2].split(b":")
+                types[os.makedev(int(major), int(minor))] = tail.split(b" ", 1)[0].decode(errors="replace")
     except OSError:
-        return frozenset()
-    return frozenset(devices)
+        pass
+    return types
 
 
 class HostInode(Inode):
@@ -101,7 +120,7 @@ class HostInode(Inode):
     def statfs(self) -> Kstatfs:
         sv = os.statvfs(self.host_path)
         return Kstatfs(
-            0xEF53,  # EXT4_SUPER_MAGIC: Python does not tell the type, and this is the usual one
+            self.fs.magic.get(self.st.st_dev, 0),
             sv.f_bsize,
             sv.f_blocks,
             sv.f_bfree,

@@ -137,7 +137,8 @@ def load_segments(task: TaskStruct, file: File, elf: Elf) -> Loaded:
     first, last = True, 0
     end = max(segment.vaddr + segment.memsz for segment in elf.segments)
     for segment in elf.segments:
-        _map(task, file, segment, bias, replace=elf.kind == ET_DYN and first)
+        # The first must find its place free; later ones may share a page with one before.
+        _map(task, file, segment, bias, replace=not first)
         first = False
         last = max(last, segment.vaddr + segment.filesz)
     code = [segment for segment in elf.segments if segment.flags & PF_X] or list(elf.segments)

@@ -20,6 +20,7 @@ from memtwin.abi.resource import RLIMIT_STACK
 from memtwin.abi.stat import S_IFMT, S_IFREG
 from memtwin.fs.open import do_open
 from memtwin.kernel.binfmt_elf import Elf, Loaded, load_segments, parse
+from memtwin.kernel.rseq import RSEQ_ALIGN, RSEQ_FEATURE_SIZE
 from memtwin.kernel.signal import SIG_IGN, SS_DISABLE, SigHand
 from memtwin.kernel.uaccess import copy_to_user
 from memtwin.mm.mmap import setup_arg_pages
@@ -107,7 +108,7 @@ def do_execve(
     mm.env_start, mm.env_end = strings.arg_end, strings.env_end
     sp = _create_tables(sys, task, elf, loaded, strings, hwcap)
     mm.start_stack = sp
-    _reset(task, file, path)
+    _reset(sys, task, file, path)
     trace = kernel.trace.sched_process_exec
     if trace is not None:
         trace(path.decode(errors="surrogateescape"), task.pid, task.pid)
@@ -123,7 +124,7 @@ def _check_size(task: TaskStruct, strings: Sequence[bytes]) -> None:
         raise OSError(errno.E2BIG, "its arguments and environment are too long")
 
 
-def _reset(task: TaskStruct, file: File, path: bytes) -> None:
+def _reset(sys: SyscallTable, task: TaskStruct, file: File, path: bytes) -> None:
     """What a process forgets when it becomes another program."""
     for fd in list(task.files.close_on_exec):
         task.files.close(fd)
@@ -133,6 +134,7 @@ def _reset(task: TaskStruct, file: File, path: bytes) -> None:
     task.name = path.rsplit(b"/", 1)[-1][:15].decode(errors="surrogateescape")
     task.fs.exe = file.dentry
     task.clear_child_tid = task.robust_list = 0
+    sys.rseq.pop(task.pid, None)
 
 
 class _Strings:
@@ -179,6 +181,8 @@ def _create_tables(sys: SyscallTable, task: TaskStruct, elf: Elf, loaded: Loaded
         (auxv.AT_HWCAP2, 0),  # no FSGSBASE, no MONITOR in user mode
         (auxv.AT_EXECFN, strings.execfn),
         (auxv.AT_PLATFORM, platform),
+        (auxv.AT_RSEQ_FEATURE_SIZE, RSEQ_FEATURE_SIZE),
+        (auxv.AT_RSEQ_ALIGN, RSEQ_ALIGN),
         (auxv.AT_NULL, 0),
     )
     words = [len(strings.argv), *strings.argv, 0, *strings.envp, 0]

@@ -27,6 +27,8 @@ def do_exit(sys: SyscallTable, task: TaskStruct, code: int) -> None:
     if task.files is not None:
         task.files.close_all()
     sys.kernel.exit_task(task, code)
+    sys.slept.pop(task.pid, None)
+    sys.rseq.pop(task.pid, None)
 
 
 @CALLS.define("exit", "int")

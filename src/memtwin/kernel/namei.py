@@ -126,14 +126,14 @@ def sys_statx(sys: SyscallTable, task: TaskStruct, dirfd: int, name: int, flags:
     return 0
 
 
-@CALLS.define("statfs", "path", "buf", partly="of the host's files the type is always that of ext4")
+@CALLS.define("statfs", "path", "buf", partly="type 0 for rarer file systems of the host")
 def sys_statfs(sys: SyscallTable, task: TaskStruct, name: int, buf: int) -> int:
     dentry = lookup_at(task, AT_FDCWD, strncpy_from_user(task, name), follow=True)
     copy_to_user(task, buf, pack_statfs(dentry.inode.statfs()))
     return 0
 
 
-@CALLS.define("fstatfs", "fd", "buf", partly="of the host's files the type is always that of ext4")
+@CALLS.define("fstatfs", "fd", "buf", partly="type 0 for rarer file systems of the host")
 def sys_fstatfs(sys: SyscallTable, task: TaskStruct, fd: int, buf: int) -> int:
     copy_to_user(task, buf, pack_statfs(task.files.get_raw(fd).inode.statfs()))
     return 0

@@ -98,11 +98,11 @@ class Calls(list[Call]):
 
 def _all_calls() -> list[Call]:
     from memtwin.kernel import exit as exit_
-    from memtwin.kernel import fd, futex, mman, namei, read_write, readonly, resource, signal, sys, time
+    from memtwin.kernel import fd, futex, mman, namei, read_write, readonly, resource, rseq, signal, sys, time
 
     modules: tuple[Any, ...] = (
         *(exit_, fd, futex, mman, namei, read_write, readonly),
-        *(resource, signal, sys, time),
+        *(resource, rseq, signal, sys, time),
     )
     return [call for module in modules for call in module.CALLS]
 
@@ -130,8 +130,8 @@ class SyscallTable:
 
     ``counts``: calls made, by number; ``unmodelled``: what was asked for and is not modelled, in order of appearance ->
     how often; ``epoch``: time of boot, ns since 1970; ``random``: the stream behind getrandom(2) and /dev/urandom;
-    ``slept``: virtual ns that a process slept, by pid; ``died_of``: signal, si_code and address that killed the last
-    process; ``vfs``: the files.
+    ``slept``: virtual ns that a process slept, by pid; ``rseq``: address, length and signature registered, by pid;
+    ``died_of``: signal, si_code and address that killed the last process; ``vfs``: the files.
     """
 
     def __init__(self, kernel: Kernel, *, epoch: int = EPOCH) -> None:
@@ -141,14 +141,13 @@ class SyscallTable:
         self.kernel: Final = kernel
         self.epoch: Final = epoch
         self.slept: dict[int, int] = {}
+        self.rseq: dict[int, tuple[int, int, int]] = {}
         self.died_of: tuple[int, int, int] | None = None
         self.random: Final = Random(f"getrandom {kernel.seed}")
         self.counts: dict[int, int] = {}
         self.unmodelled: dict[str, int] = {}
         self.calls: Final = {call.nr: call for call in _all_calls()}
-        self._entries: Final = {
-            call.nr: (call.handler, tuple(_CONVERT.get(kind) for kind in call.kinds)) for call in self.calls.values()
-        }
+        self._entries: Final = {call.nr: (call.handler, self._converters(call)) for call in self.calls.values()}
         self.vfs: Final[Vfs] = Vfs(
             epoch=epoch,
             random_bytes=self.random_bytes,
@@ -158,6 +157,10 @@ class SyscallTable:
         )
         register(self)
         kernel.syscalls = self
+
+    @staticmethod
+    def _converters(call: Call) -> tuple[Callable[[int], int] | None, ...]:
+        return tuple(_CONVERT.get(kind) for kind in call.kinds)
 
     def dispatch(self, task: TaskStruct, args: tuple[int, int, int, int, int, int, int]) -> int:
         """Do the call ``args[0]`` with six raw arguments; the value for RAX as an unsigned 64-bit number."""

@@ -68,7 +68,7 @@ class Summary:
         program = self._program
         task, sys, kernel = program.task, program.sys, program.kernel
         code = task.exit_code
-        counts = sorted(sys.counts.items(), key=lambda item: (-item[1], item[0]))
+        counts = sorted(program.counts.items(), key=lambda item: (-item[1], item[0]))
         return {
             "program": list(program.argv),
             "status": program.status,
