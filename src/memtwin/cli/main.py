@@ -43,6 +43,7 @@ class Command:
 COMMANDS = (
     Command("run", "memtwin.cli.run", "run a program on a machine of your own description"),
     Command("script", "memtwin.cli.script", "run a script of memory operations, one answer line each"),
+    Command("explain", "memtwin.cli.explain", "say why areas are not one, and which rules refused calls"),
     Command("verify", "memtwin.cli.verify", "compare the twin with the kernel that runs here"),
     Command("try", "memtwin.cli.try_", "show one kernel change: before, after, and whether its claims hold"),
     Command("changes", "memtwin.cli.changes", "list the kernel changes and knobs that a machine can switch"),

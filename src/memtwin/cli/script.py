@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -29,15 +29,12 @@ Seed = Annotated[int, typer.Option(help="Of everything random.")]
 DEFAULT_MEMORY = "24G"
 
 
-def read_lines(path: str) -> Iterator[str]:
-    """The lines of a file, or of standard input as they come. Raises BadInput if it can not be read."""
+def open_script(path: str) -> TextIO:
+    """A file of scripts, or standard input for "-"; bytes that are no UTF-8 survive. Raises BadInput."""
     try:
         if path == "-":
-            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
-            yield from sys.stdin
-            return
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-            yield from file
+            return open(0, encoding="utf-8", errors="surrogateescape", newline="\n", closefd=False)
+        return open(path, encoding="utf-8", errors="surrogateescape", newline="\n")
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from None
 
@@ -79,22 +76,24 @@ def script(
     from memtwin.script.run import Runner, environment
 
     new_machine = partial(Machine, memory, kernel=kernel, with_=with_ or (), without=without or (), seed=seed)
-    with new_machine() as machine:  # tells wrong options before anything runs
-        env = environment(machine)
-        for line in machine.kernel.features.notes:
-            note(line)
     runs: list[tuple[str, Runner]] = []
     answers: list[Answer] = []
-    if not json:
-        print(json_line(env))
-    for path in files:
-        runner = Runner(new_machine, explain=explain, check=check)
-        runs.append((path, runner))
-        for answer in runner.run(read_lines(path)):
-            if json:
-                answers.append(answer)
-            else:
-                print(json_line(answer), flush=path == "-")
+    with ExitStack() as stack:
+        sources = [stack.enter_context(open_script(path)) for path in files]
+        with new_machine() as machine:  # tells wrong options before anything runs
+            env = environment(machine)
+            for line in machine.kernel.features.notes:
+                note(line)
+        if not json:
+            print(json_line(env))
+        for path, source in zip(files, sources, strict=True):
+            runner = Runner(new_machine, explain=explain, check=check)
+            runs.append((path, runner))
+            for answer in runner.run(source):
+                if json:
+                    answers.append(answer)
+                else:
+                    print(json_line(answer), flush=path == "-")
     if json:
         print_json("script", {**env, "answers": answers})
     return verdict(runs)

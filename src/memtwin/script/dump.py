@@ -18,7 +18,7 @@ from memtwin.script.operations import Fields, method
 if TYPE_CHECKING:
     from memtwin.process import Process
 
-__all__ = ["DEFAULT", "VIEWS", "Classes", "Range", "status", "view"]
+__all__ = ["DEFAULT", "VIEWS", "Classes", "Range", "areas", "status", "view"]
 
 Range = tuple[int, int]
 
@@ -55,7 +55,7 @@ class Classes:
     def flags(self, process: Process, pfn: int) -> int:
         """Its entry in /proc/kpageflags."""
         if pfn not in self._flags:
-            entry = method(process, "read_file")("/proc/kpageflags", pfn * 8, 8)
+            entry = method(process, "read_file_at")("/proc/kpageflags", pfn * 8, 8)
             self._flags[pfn] = int.from_bytes(entry, "little")
         return self._flags[pfn]
 
@@ -71,7 +71,7 @@ def _name(name: str) -> str:
     return "tmpfs:" + name if name.startswith("/") and not name.startswith(_KERNEL_FILES) else name
 
 
-def _areas(process: Process) -> Iterator[tuple[int, int, str]]:
+def areas(process: Process) -> Iterator[tuple[int, int, str]]:
     """Start, end and the line of each area that starts inside the windows."""
     for line in _text(process, "/proc/self/maps").splitlines():
         match = _MAPS_LINE.fullmatch(line)
@@ -84,11 +84,11 @@ def _areas(process: Process) -> Iterator[tuple[int, int, str]]:
 
 
 def _maps(process: Process, _within: Range, _classes: Classes) -> Fields:
-    return {"maps": [line for _, _, line in _areas(process)]}
+    return {"maps": [line for _, _, line in areas(process)]}
 
 
 def _smaps(process: Process, _within: Range, _classes: Classes) -> Fields:
-    areas: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
     inside = False
     for line in _text(process, "/proc/self/smaps").splitlines():
         head = _HEAD.match(line)
@@ -96,18 +96,18 @@ def _smaps(process: Process, _within: Range, _classes: Classes) -> Fields:
             start, end = int(head[1], 16), int(head[2], 16)
             inside = in_window(start)
             if inside:
-                areas.append({"vma": f"{address(start)}-{address(end)}"})
+                found.append({"vma": f"{address(start)}-{address(end)}"})
             continue
         key, _, value = line.partition(":")
         if not inside:
             continue
         if key == "VmFlags":
-            areas[-1][key] = value.strip()
+            found[-1][key] = value.strip()
             continue
         number = int(value.split()[0])
         if number and not (number == 4 and key in ("KernelPageSize", "MMUPageSize")):
-            areas[-1][key] = number
-    return {"smaps": areas}
+            found[-1][key] = number
+    return {"smaps": found}
 
 
 #: Bits of an entry of pagemap, and of kpageflags, with their letters in the order of the answer.
@@ -134,10 +134,10 @@ def _entry(process: Process, value: int, classes: Classes) -> tuple[str, int]:
 
 
 def _pagemap(process: Process, within: Range, classes: Classes) -> Fields:
-    read = method(process, "read_file")
+    read = method(process, "read_file_at")
     runs: list[list[Any]] = []
     looked = 0
-    for start, end, _ in list(_areas(process)):
+    for start, end, _ in list(areas(process)):
         at, stop = max(start, within[0]), min(end, within[1])
         open_ = False  # a run can not go on over the border of an area
         while at < stop and looked <= _MAX_PAGES:

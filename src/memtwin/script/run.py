@@ -14,7 +14,7 @@ from memtwin import __version__
 from memtwin.errors import NotModelled, ProcessKilled
 from memtwin.script import dump
 from memtwin.script.answers import address, errno_name, quoted
-from memtwin.script.explain import apart, reason
+from memtwin.script.explain import Refusal, apart, reason
 from memtwin.script.grammar import MASK, PAGE, SYMBOLS, BadLine, Line, expression, parse_line, split, strip_comment
 from memtwin.script.names import FLAGS
 from memtwin.script.operations import ADDRESS, FILE, OPERATIONS, Fields, Operation, arguments, method
@@ -39,17 +39,31 @@ class Script:
     """One script on a machine of its own.
 
     ``processes``: the living ones by name, in order of birth; ``variables``: by name, None where the operation that
-    should have set it is not modelled.
+    should have set it is not modelled; ``number``: of the operation answered last; ``refusals``: the calls that were
+    refused.
     """
 
-    __slots__ = ("_base", "_born", "_explain", "_number", "machine", "name", "processes", "variables")
+    __slots__ = (
+        "_base",
+        "_born",
+        "_explain",
+        "_unborn",
+        "machine",
+        "name",
+        "number",
+        "processes",
+        "refusals",
+        "variables",
+    )
 
     def __init__(self, name: str, machine: Machine, *, explain: bool = False) -> None:
         self.name = name
         self.machine = machine
         self._explain = explain
-        self._number = 0
+        self.number = 0
+        self.refusals: list[Refusal] = []
         self._born = 1
+        self._unborn: list[str] = []  # names of children whose fork is not modelled
         self.variables: dict[str, int | None] = {}
         main = machine.spawn("main")
         self.processes: dict[str, Process] = {"main": main}
@@ -79,7 +93,7 @@ class Script:
         """Do one line (without its comment) and return its answer; None if nothing stands in it."""
         if not split(text):
             return None
-        self._number += 1
+        self.number += 1
         try:
             line = parse_line(text)
             assert line is not None
@@ -87,20 +101,21 @@ class Script:
             if operation is None:
                 raise BadLine("unknown operation")
             if line.op == "echo":
-                return {"i": self._number, "op": "echo", "text": quoted(text)}
+                return {"i": self.number, "op": "echo", "text": quoted(text)}
             self._check_process(line)
             return self._run(line, operation)
         except BadLine as bad:
-            return {"i": self._number, "line": quoted(text), "error": bad.args[0]}
+            return {"i": self.number, "line": quoted(text), "error": bad.args[0]}
 
     def _check_process(self, line: Line) -> None:
-        if line.proc != "*" and line.proc not in self.processes:
+        known = line.proc == "*" or line.proc in self.processes or line.proc in self._unborn
+        if not known:
             raise BadLine("no such process")
         if line.proc == "*" and line.op != "dump":
             raise BadLine("@* is for dump only")
 
     def _run(self, line: Line, operation: Operation) -> Answer:
-        answer: Answer = {"i": self._number}
+        answer: Answer = {"i": self.number}
         if line.proc != "main":
             answer["proc"] = quoted(line.proc)
         answer["op"] = line.op
@@ -119,7 +134,7 @@ class Script:
             return answer | {"error": "not modelled"} | ({"reason": str(missing)} if self._explain else {})
 
     def _call(self, line: Line, operation: Operation, args: list[Any]) -> Fields:
-        process = self.processes[line.proc]
+        process = self._process(line.proc)
         task, fields, refused = process.task, Fields(), None
         before = task.min_flt, task.maj_flt
         try:
@@ -140,8 +155,11 @@ class Script:
         if line.op != "fork":
             faults = {"min": task.min_flt - before[0], "maj": task.maj_flt - before[1]}
             answer |= {key: count for key, count in faults.items() if count}
-        if refused is not None and self._explain and (why := reason(refused)):
-            answer["reason"] = why
+        if refused is not None:
+            why = reason(refused)
+            self.refusals.append(Refusal(self.number, line.text.strip(), answer["err"], why))
+            if why and self._explain:
+                answer["reason"] = why
         return answer
 
     def _do(self, line: Line, operation: Operation, process: Process, args: list[Any], fields: Fields) -> int:
@@ -156,13 +174,23 @@ class Script:
         return operation.handler(process, args, fields)
 
     def _fork(self, process: Process, name: str) -> int:
-        if name in self.processes or name == "*":
+        if name in self.processes or name in self._unborn or name == "*":
             raise BadLine("process name in use")
         if self._born >= _MAX_PROCESSES:
             raise BadLine("too many processes")
-        self.processes[name] = method(process, "fork")(name)
+        try:
+            child = method(process, "fork")(name)
+        except NotModelled:
+            self._unborn.append(name)
+            raise
+        self.processes[name] = child
         self._born += 1
         return 0
+
+    def _process(self, name: str) -> Process:
+        if name in self._unborn:
+            raise NotModelled(f"@{name} comes from a fork that is not modelled")
+        return self.processes[name]
 
     # -- dump -----------------------------------------------------------------------------------------------------
 
@@ -185,7 +213,7 @@ class Script:
         views = [view for view in dump.VIEWS if view in (wanted or dump.DEFAULT)]
         classes = dump.Classes()
         if line.proc != "*":
-            return self._dump_one(self.processes[line.proc], views, within, classes)
+            return self._dump_one(self._process(line.proc), views, within, classes)
         procs = {
             quoted(name): {"p": 0, **self._dump_one(process, views, within, classes)}
             for name, process in self.processes.items()
@@ -215,13 +243,22 @@ def _shown(operation: Operation, result: int) -> int | str:
 class Runner:
     """Runs a stream of scripts and counts what went wrong.
 
-    ``new_machine`` makes the machine of one script. ``check``: check every invariant after every operation. ``bad``:
-    lines that were not understood, as (number of the line in the stream, error); ``missing``: operations that are not
-    modelled, by name -> how often; ``script``: the current one.
+    ``new_machine`` makes the machine of one script. ``check``: check every invariant after every operation;
+    ``on_end``: called with each script that has ended, before its machine goes. ``bad``: lines that were not
+    understood, as (number of the line in the stream, error); ``missing``: operations that are not modelled, by name ->
+    how often; ``script``: the current one.
     """
 
-    def __init__(self, new_machine: Callable[[], Machine], *, explain: bool = False, check: bool = False) -> None:
+    def __init__(
+        self,
+        new_machine: Callable[[], Machine],
+        *,
+        explain: bool = False,
+        check: bool = False,
+        on_end: Callable[[Script], None] | None = None,
+    ) -> None:
         self._new_machine = new_machine
+        self._on_end = on_end
         self._explain = explain
         self._check = check
         self.bad: list[tuple[int, str]] = []
@@ -236,8 +273,9 @@ class Runner:
                 if answer is not None:
                     self._count(number, answer)
                     yield answer
-        finally:
             self._end()
+        finally:
+            self._close()
 
     def _line(self, text: str) -> Answer | None:
         words = split(text)
@@ -259,6 +297,11 @@ class Runner:
         self.script = Script(name, self._new_machine(), explain=self._explain)
 
     def _end(self) -> None:
+        if self.script is not None and self._on_end is not None:
+            self._on_end(self.script)
+        self._close()
+
+    def _close(self) -> None:
         if self.script is not None:
             self.script.machine.close()
             self.script = None
