@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Nodes that address spaces cost on the kernel that runs here, against the tree's own count for the same VMAs.
 
-The number of ``maple_node`` objects is read before and after many processes made the same VMAs, the per-CPU stocks shrunk
-before each reading. Other tasks come and go meanwhile, so the middle of three readings counts, and 1.5 % are allowed:
-less than what a wrong cut (7 %), a wrong push or leaves of 14 instead of 15 would make.
+The number of ``maple_node`` objects is read before and after many processes made the same VMAs, the per-CPU stocks
+shrunk before each reading. Other tasks come and go meanwhile, so the middle of three readings counts, and 1.5 % are
+allowed: less than what a wrong cut (7 %), a wrong push or leaves of 14 instead of 15 would make.
 
 Takes some seconds: tens of thousands of real VMAs per case, and each reading waits for an RCU grace period.
 """

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from memtwin.errors import InvariantBroken
 from memtwin.hw.work import Work
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.lib.maple_tree import (
@@ -21,9 +20,7 @@ from memtwin.lib.maple_tree import (
     XA_ZERO_ENTRY,
     MapleTree,
     MaState,
-    RcuQueue,
 )
-from memtwin.lib.testing.locks import LockChecker, RwsemShim, SpinLockShim
 from memtwin.lib.testing.slab_shim import SlabShim
 
 
@@ -277,6 +274,10 @@ def test_off_the_end_and_back_where_an_entry_touches_it() -> None:
     assert where(mas, mas.next()) == ("Z", 10, INDEX_MAX)
     assert mas.next() is None
     assert where(mas, mas.prev()) == ("Z", 10, INDEX_MAX)
+    assert mas.prev() == "A" and mas.prev() is None
+    assert where(mas, mas.find()) == ("A", 0, 9)
+    assert mas.next() == "Z" and mas.next() is None
+    assert where(mas, mas.find_rev()) == ("Z", 10, INDEX_MAX)
 
 
 def test_pause_goes_on_behind_last(abc: MapleTree) -> None:
@@ -344,212 +345,3 @@ def test_work_counts_visited_nodes() -> None:
         pass
     leaves = sum(1 for node in tree.all_nodes() if node.kind == 1)
     assert work.nodes == before + 3 + 3 + leaves - 1
-
-
-# -- what a store does to nodes
-
-
-def full_leaf(flags: int = MM_MT_FLAGS, slots: int = 10) -> MapleTree:
-    """One leaf of neighbouring ranges of 10 indexes (and the NULL behind them)."""
-    tree = MapleTree(SlabShim(), flags)
-    for i in range(slots - 1):
-        tree.store_range(i * 10, i * 10 + 9, f"e{i}")
-    assert tree.node_count == 1 and len(tree.root.slots) == slots
-    return tree
-
-
-@pytest.mark.parametrize(
-    "first, last, entry, fresh_node, slots",
-    [
-        (10, 19, "x", False, 10),  # exact fit
-        (15, 29, "x", False, 10),  # one border moves: slot store
-        (10, 24, "x", False, 10),
-        (80, 95, "x", False, 10),
-        (85, 95, "x", True, 11),
-        (15, 24, "x", True, 11),  # two borders move
-        (12, 14, "x", True, 12),
-        (10, 14, "x", True, 11),
-        (10, 39, "x", True, 8),
-        (20, 29, None, False, 10),
-        (85, 89, None, False, 10),  # grows the NULL behind it
-        (90, 99, "x", True, 11),  # append
-    ],
-)
-def test_kinds_of_store_in_rcu_mode(first: int, last: int, entry: Any, fresh_node: bool, slots: int) -> None:
-    tree = full_leaf()
-    before = tree.root
-    tree.store_range(first, last, entry)
-    tree.check()
-    assert (tree.root is not before) == fresh_node == before.dead
-    assert len(tree.root.slots) == slots
-
-
-def test_outside_rcu_mode_leaves_are_edited_in_place() -> None:
-    tree = full_leaf(MT_FLAGS_ALLOC_RANGE)
-    before = tree.root
-    shim = tree.allocator
-    assert isinstance(shim, SlabShim)
-    shim.fail_after = 0
-    for first, last, entry in [(15, 24, "x"), (32, 34, "y"), (50, 69, "z"), (90, 99, "end")]:
-        tree.store_range(first, last, entry)
-        assert tree.root is before
-    tree.check()
-
-
-def leaf_sizes(tree: MapleTree) -> list[int]:
-    return [len(node.slots) for node in tree.all_nodes() if node.kind == 1]
-
-
-def test_split_push_and_rebalance() -> None:
-    tree = full_leaf(slots=16)
-    tree.store_range(3, 4, "x")  # 18 slots: cut at 17 // 2
-    assert leaf_sizes(tree) == [9, 9] and tree.height == 2
-    for i in range(10):
-        tree.store_range(100 + 8 * i, 103 + 8 * i, "y")
-    tree.check()
-    assert leaf_sizes(tree)[0] == 15  # pushed left
-    tree = full_leaf(slots=16)
-    tree.store_range(3, 4, "x")
-    for last in (8, 6, 2, 1):
-        tree.store_range(0, last, f"z{last}")
-    tree.check()
-    sizes = leaf_sizes(tree)
-    tree.store_range(0, 49, "one")  # the left leaf is left with few: poured together with the right one
-    tree.check()
-    assert tree.node_count == 1 and sum(leaf_sizes(tree)) < sum(sizes)
-
-
-def test_push_right_fills_the_right_sibling() -> None:
-    tree = full_leaf(slots=16)
-    tree.store(5, "x")
-    assert leaf_sizes(tree) == [9, 9]
-    for i in range(4):
-        tree.store(15 + 10 * i - 1 if i else 15, f"y{i}")
-    tree.check()
-    sizes = leaf_sizes(tree)
-    assert len(sizes) == 2 and sizes[1] in (9, 15)
-
-
-def test_a_cut_moves_off_a_null() -> None:
-    """Alternating ranges and gaps: no leaf but the last ends in NULL."""
-    tree = tree_of("A.B.C.D.E.F.G.H.I.J.K.L.M.N.O.P.Q.R.S.T.")
-    tree.check()
-    assert [node.slots[-1] is None for node in tree.all_nodes() if node.kind == 1] == [False, False, True]
-
-
-def test_spanning_null_up_to_a_leafs_end_moves_into_the_next() -> None:
-    tree = MapleTree(SlabShim(), MM_MT_FLAGS)
-    for i in range(100):
-        tree.store_range(i * 10, i * 10 + 9, f"e{i}")
-    leaf = next(node for node in tree.all_nodes() if node.kind == 1)
-    count = tree.node_count
-    start = leaf.pivots[-2] + 1
-    assert tree.erase(start) == leaf.slots[-1]
-    tree.check()
-    assert tree.load(start) is None and tree.load(leaf.max + 1) is not None
-    assert tree.node_count == count
-
-
-def test_spanning_store_over_everything_but_the_edges() -> None:
-    shim = SlabShim()
-    tree = MapleTree(shim, MM_MT_FLAGS)
-    for i in range(2_000):
-        tree.store_range(i * 10, i * 10 + 9, f"e{i}")
-    assert tree.height == 4
-    assert tree.store_range(5, 19_994, None) == "e0"
-    tree.check()
-    assert tree.height == 1 and tree.node_count == shim.allocated == 1
-    assert list(tree.ranges()) == [
-        (0, 4, "e0"),
-        (5, 19_994, None),
-        (19_995, 19_999, "e1999"),
-        (20_000, INDEX_MAX, None),
-    ]
-
-
-# -- bulk mode
-
-
-def test_bulk_mode_levels_a_short_last_leaf() -> None:
-    tree = MapleTree(SlabShim(), MT_FLAGS_ALLOC_RANGE)
-    mas = MaState(tree)
-    mas.expected_entries(40)
-    for i in range(18):
-        mas.set_range(i * 10, i * 10 + 9)
-        mas.store(f"e{i}")
-    sizes = leaf_sizes(tree)
-    assert sizes[0] == 11  # cut at 16 - 6
-    mas.set_range(140, INDEX_MAX)
-    mas.store(None)
-    assert leaf_sizes(tree)[-1] < 5  # bulk mode does not rebalance
-    mas.destroy()
-    tree.check()
-    assert len(leaf_sizes(tree)) == 1 or min(leaf_sizes(tree)) >= 5
-    assert list(tree.entries()) == [f"e{i}" for i in range(14)]
-    shim = tree.allocator
-    assert isinstance(shim, SlabShim) and shim.allocated == tree.node_count
-
-
-# -- RCU and locks
-
-
-def test_readers_may_stay_in_dead_nodes_until_the_grace_period() -> None:
-    rcu = RcuQueue()
-    shim = SlabShim()
-    tree = MapleTree(shim, MM_MT_FLAGS, rcu=rcu)
-    for i in range(30):
-        tree.store_range(i * 10, i * 10 + 9, f"e{i}")
-    rcu.rcu_barrier()
-    reader = MaState(tree, 55)
-    assert reader.walk() == "e5"
-    old, content = reader.node, list(reader.node.slots)
-    tree.store_range(52, 53, "x")
-    assert old.dead and old.slots == content
-    assert shim.allocated == tree.node_count + len(rcu) and len(rcu) >= 1
-    assert reader.next() == "x"  # finds its node dead and walks again from index 50
-    assert rcu.rcu_barrier() >= 1 and len(rcu) == 0
-    assert shim.allocated == tree.node_count
-    tree.clear_in_rcu()
-    tree.destroy()
-    shim.check_leaks()
-
-
-def test_writes_check_the_external_lock() -> None:
-    rwsem = RwsemShim()
-    tree = MapleTree(SlabShim(), MM_MT_FLAGS)
-    tree.store(1, "A")  # not registered: not checked
-    tree.set_external_lock(rwsem)
-    with pytest.raises(InvariantBroken, match="suspicious RCU usage"):
-        tree.store(2, "B")
-    assert tree.load(1) == "A"
-    rwsem.down_write()
-    tree.store(2, "B")
-    tree.destroy()
-    rwsem.up_write()
-    with pytest.raises(ValueError, match="of its own"):
-        MapleTree(SlabShim(), 0).set_external_lock(rwsem)
-
-
-def test_own_spinlock_is_dropped_around_a_sleeping_allocation() -> None:
-    """The walk begins anew: an insert sees what another one stored while the lock was free."""
-    checker = LockChecker()
-    spinlock = SpinLockShim(checker)
-
-    class Meddler(SlabShim):
-        def alloc(self, gfp: int) -> int:
-            if gfp == GFP_KERNEL and not meddled:
-                assert not checker.spinlocks
-                meddled.append(True)
-                tree.store(7, "other")
-            return super().alloc(gfp)
-
-    meddled: list[bool] = [True]
-    shim = Meddler(non_kernel=0)
-    tree = MapleTree(shim, MT_FLAGS_ALLOC_RANGE, spinlock=spinlock)
-    meddled.clear()
-    assert error_of(tree.insert_range, 5, 9, "mine") == errno.EEXIST
-    assert meddled and tree.load(7) == "other" and not checker.spinlocks
-    tree.store_range(5, 9, "mine")
-    assert shim.allocated == tree.node_count == 1
-    with pytest.raises(InvariantBroken, match="not held"):
-        MaState(tree, 1).store("x")
