@@ -211,6 +211,13 @@ int main(void) {
 	struct pollfd fds[3] = {{4, POLLIN | POLLOUT, 0}, {99, POLLIN, 0}, {-1, POLLIN, 0}};
 	TRY(poll(fds, 3, 0));
 	show("revents", fds[1].revents);
+	fds[1].fd = 1, fds[1].events = POLLOUT;
+	TRY(poll(fds, 3, -1));
+	show("revents", fds[0].revents);
+	show("revents", fds[1].revents);
+	TRY(poll(fds + 2, 1, 1));
+	TRY(poll(BAD, 1, 1));
+	TRY(poll(fds, -1, 1));
 	TRY(fsync(4));
 	TRY(fsync(99));
 	TRY(posix_fadvise(4, 0, 0, POSIX_FADV_SEQUENTIAL));

@@ -212,6 +212,26 @@ def test_programs_of_one_machine_share_its_random_stream_but_not_their_counts(cc
     assert outputs[0] != outputs[1]
 
 
+def test_poll_waits_for_what_the_host_gives(cc, tmp_path):
+    source = """
+    #include <poll.h>
+    #include <stdio.h>
+    int main(void) {
+        struct pollfd p = {0, POLLIN, 0};
+        int n = poll(&p, 1, 20);
+        printf("%d %d\\n", n, p.revents);
+        return 0;
+    }"""
+    program = cc("poll", source)
+    for prepare, expected in ((lambda fd: None, b"0 0"), (lambda fd: os.write(fd, b"x"), b"1 1"), (os.close, b"1 16")):
+        read_end, write_end = os.pipe()
+        prepare(write_end)
+        out = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        with Machine("64M") as machine:
+            assert Program(machine.kernel, [program], stdio=(read_end, out, out)).run() == 0
+        assert (tmp_path / "out").read_bytes().strip() == expected
+
+
 def test_sleeping_takes_virtual_time_only(cc, twin):
     source = """
     #include <stdio.h>

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DirFile", "File", "FilesStruct", "FsStruct", "PathFile"]
 
+_DEFAULT_POLLMASK: Final = 0x1 | 0x4 | 0x40 | 0x100  #: POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 _MAX_OFFSET: Final = (1 << 63) - 1
 
 
@@ -112,6 +113,12 @@ class File:
     def getdents(self, count: int) -> bytes:
         """Directory entries that fit in ``count`` bytes; empty at the end. ENOTDIR for anything but a directory."""
         raise linux_error(errno.ENOTDIR)
+
+    def poll(self, events: int) -> int:
+        """Which of the POLL* ``events`` are ready: what has no poll of its own is always ready, even for what it
+        refuses.
+        """
+        return events & _DEFAULT_POLLMASK
 
     def ioctl(self, cmd: int) -> bytes | None:
         """What a reading ioctl copies to its argument; None if Linux knows ``cmd`` for this file and memtwin does not

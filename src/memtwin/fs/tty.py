@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import stat as host_stat
 from typing import TYPE_CHECKING, Final
 
@@ -90,6 +91,11 @@ class StdioFile(File):
 
     def llseek(self, offset: int, whence: int) -> int:
         return os.lseek(self.fd, offset, whence)
+
+    def poll(self, events: int) -> int:
+        ready = select.poll()
+        ready.register(self.fd, events)
+        return sum(answer for _, answer in ready.poll(0))
 
     def ioctl(self, cmd: int) -> bytes | None:
         if not os.isatty(self.fd):

@@ -6,6 +6,7 @@ select.c).
 from __future__ import annotations
 
 import errno
+import select
 import struct
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +23,9 @@ from memtwin.abi.fcntl import (
     SETFL_MASK,
 )
 from memtwin.abi.resource import RLIMIT_NOFILE
+from memtwin.errors import Deadlock
 from memtwin.fs.inode import linux_error
+from memtwin.fs.tty import StdioFile
 from memtwin.kernel.resource import rlimit
 from memtwin.kernel.syscalls import Calls
 from memtwin.kernel.uaccess import copy_from_user, copy_to_user
@@ -38,8 +41,6 @@ CALLS: Final = Calls()
 FIOCLEX: Final = 0x5451
 FIONCLEX: Final = 0x5450
 
-POLLIN: Final = 1
-POLLOUT: Final = 4
 POLLNVAL: Final = 0x20
 
 
@@ -130,26 +131,47 @@ def sys_ioctl(sys: SyscallTable, task: TaskStruct, fd: int, cmd: int, arg: int) 
     return 0
 
 
-@CALLS.define("poll", "addr", "uint", "int", partly="regular files and descriptors 0-2, which are always ready")
+@CALLS.define("poll", "addr", "uint", "int")
 def sys_poll(sys: SyscallTable, task: TaskStruct, addr: int, count: int, timeout: int) -> int:
     if count > rlimit(task, RLIMIT_NOFILE):
         raise linux_error(errno.EINVAL)
-    ready = 0
-    out = []
-    for fd, events, _ in struct.iter_unpack("<ihh", copy_from_user(task, addr, 8 * count)):
+    wanted = list(struct.iter_unpack("<ihh", copy_from_user(task, addr, 8 * count)))
+    answers = _poll(task, wanted)
+    if not any(answers) and timeout:
+        _wait_for_input(sys, task, wanted, timeout)
+        answers = _poll(task, wanted)
+    records = (struct.pack("<ihh", fd, events, got) for (fd, events, _), got in zip(wanted, answers, strict=True))
+    copy_to_user(task, addr, b"".join(records))
+    return sum(map(bool, answers))
+
+
+def _poll(task: TaskStruct, wanted: list[tuple[int, int, int]]) -> list[int]:
+    """What is ready now, for each (descriptor, events, _)."""
+    answers = []
+    for fd, events, _ in wanted:
         file = task.files.fds.get(fd)
-        revents = 0
-        if fd >= 0:
-            if file is None or file.flags & O_PATH:
-                revents = POLLNVAL
-            else:  # a read of a pipe or terminal on the host may block, and then memtwin waits
-                revents = events & (POLLIN * file.readable | POLLOUT * file.writable)
-        ready += revents != 0
-        out.append(struct.pack("<ihh", fd, events, revents))
-    copy_to_user(task, addr, b"".join(out))
-    if not ready and timeout > 0:
-        sys.kernel.sched.sleep(timeout * 1_000_000)
-    elif not ready and timeout < 0:
-        sys.not_modelled("poll for ever with nothing that could become ready")
-        raise linux_error(errno.EINTR)
-    return ready
+        if fd < 0:
+            answers.append(0)
+        elif file is None or file.flags & O_PATH:
+            answers.append(POLLNVAL)
+        else:
+            answers.append(file.poll(events))
+    return answers
+
+
+def _wait_for_input(sys: SyscallTable, task: TaskStruct, wanted: list[tuple[int, int, int]], timeout: int) -> None:
+    """Wait for the host's descriptors, which are the only ones that are not always ready, or let ``timeout`` ms pass.
+    """
+    waiting = select.poll()
+    host = False
+    for fd, events, _ in wanted:
+        file = task.files.fds.get(fd)
+        if isinstance(file, StdioFile):
+            waiting.register(file.fd, events)
+            host = True
+    if host:
+        if waiting.poll(timeout if timeout > 0 else None):
+            return
+    elif timeout < 0:
+        raise Deadlock(f"{task.comm}({task.pid}) polls for ever, and nothing it asks for can become ready")
+    sys.kernel.sched.sleep(timeout * 1_000_000)
