@@ -2,7 +2,8 @@
 """Where a first-touch fault spends its time: ``python -m benchmarks.anatomy``.
 
 A profiler costs more than these functions do, so each part is timed alone, in a loop, in the state it finds inside a
-fault; what has no function of its own is the difference between a function and the parts it calls.
+fault; what has no function of its own is the difference between a function and the parts it calls. CPU time, the least
+of all rounds: differences of medians would drown in a shared machine's noise.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import gc
 import sys
 from collections.abc import Callable, Iterator
 from itertools import repeat
-from statistics import median
-from time import perf_counter
+from time import thread_time
 
 from memtwin.arch.x86.mm.fault import do_user_addr_fault
 from memtwin.hw.paging import PF_USER, PF_WRITE
@@ -22,34 +22,34 @@ from memtwin.mm.memory import handle_mm_fault
 
 __all__ = ["parts"]
 
-PAGES = 20_000
-ROUNDS = 7
+PAGES = 10_000
+ROUNDS = 15
 
 
 def _each(function: Callable[..., object], addresses: range) -> float:
     """Nanoseconds a call of ``function(addr)``, the loop itself taken off."""
     gc.collect()
-    start = perf_counter()
+    start = thread_time()
     for _ in addresses:
         pass
-    empty = perf_counter() - start
-    start = perf_counter()
+    empty = thread_time() - start
+    start = thread_time()
     for addr in addresses:
         function(addr)
-    return (perf_counter() - start - empty) / len(addresses) * 1e9
+    return (thread_time() - start - empty) / len(addresses) * 1e9
 
 
 def _pair(first: Callable[[], object], second: Callable[[], object]) -> float:
     """Nanoseconds of both calls together."""
-    start = perf_counter()
+    start = thread_time()
     for _ in repeat(None, PAGES):
         pass
-    empty = perf_counter() - start
-    start = perf_counter()
+    empty = thread_time() - start
+    start = thread_time()
     for _ in repeat(None, PAGES):
         first()
         second()
-    return (perf_counter() - start - empty) / PAGES * 1e9
+    return (thread_time() - start - empty) / PAGES * 1e9
 
 
 def _round() -> dict[str, float]:
@@ -94,7 +94,7 @@ def _round() -> dict[str, float]:
 def parts(rounds: int = ROUNDS) -> Iterator[tuple[str, float, float]]:
     """(what, nanoseconds, share of the whole), parts that add up to the last line, the whole."""
     measured = [_round() for _ in range(rounds)]
-    cost = {name: median(one[name] for one in measured) for name in measured[0]}
+    cost = {name: min(one[name] for one in measured) for name in measured[0]}
     whole = cost["touch"]
     handler = cost["do_user_addr_fault"]
     inner = cost["handle_mm_fault"]

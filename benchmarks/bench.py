@@ -49,6 +49,7 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=_positive, help="rounds to count (default 7, quick 2)")
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds: does it work, not how fast")
     parser.add_argument("--json", metavar="FILE", help="write one JSON document; - is stdout, tables then on stderr")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown tables, as docs/benchmarks.md has them")
     parser.add_argument("--cpu", type=int, metavar="N", help="the CPU both sides run on (default: the last allowed)")
     parser.add_argument("--no-pin", action="store_true", help="let both sides run on any CPU")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a promise is missed")
@@ -103,6 +104,7 @@ def _run(
     rounds = options.rounds or (2 if options.quick else 7)
     env = report.environment(rounds, options.quick, cpu)
     print(report.heading(env), file=to, flush=True)
+    lines = report.markdown if options.markdown else report.lines
     tables: dict[str, tuple[str, list[Result]]] = {}
     for name in names:
         table: Any = import_module(f"benchmarks.tables.{name}")
@@ -110,7 +112,9 @@ def _run(
         with bench.stack:
             results = list(measure(list(table.cases(bench)), rounds))
         tables[name] = (table.TITLE, results)
-        print(f"\n{table.TITLE} [{name}]\n{table.NOTE}", *report.lines(results), sep="\n", file=to, flush=True)
+        title = f"### {table.TITLE} (`{name}`)\n" if options.markdown else f"{table.TITLE} [{name}]"
+        note = f"{table.NOTE}\n" if options.markdown else table.NOTE
+        print("", title, note, *lines(results), sep="\n", file=to, flush=True)
     if out is not None:
         with out:
             json.dump(report.document(env, tables), out, indent=2, ensure_ascii=False)

@@ -13,8 +13,9 @@ import numpy as np
 
 import memtwin
 from benchmarks.harness import Result, Spread
+from memtwin.cli.output import markdown_table
 
-__all__ = ["document", "environment", "figure", "heading", "lines"]
+__all__ = ["document", "environment", "figure", "heading", "lines", "markdown", "row"]
 
 _PREFIXES = ((1e9, " G"), (1e6, " M"), (1e3, " k"))
 
@@ -67,6 +68,11 @@ def lines(results: Iterable[Result]) -> list[str]:
     rows = [HEAD, *(row(result) for result in results)]
     widths = [max(len(cells[i]) for cells in rows) for i in range(len(HEAD))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in rows]
+
+
+def markdown(results: Iterable[Result]) -> list[str]:
+    """The same as a Markdown table, for docs/benchmarks.md."""
+    return markdown_table(HEAD, map(row, results)).splitlines()
 
 
 def environment(rounds: int, quick: bool, cpu: int | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ NOTE = (
 
 
 def cases(bench: Bench) -> Iterator[Case]:
-    """64 MiB, 1 GiB and 4 GiB, of one zone; 1 GiB is promised. Then a range that one zone can not hold."""
+    """64 MiB, 1 GiB and 4 GiB, of one zone; 1 GiB is promised. Then ranges that no zone can hold alone."""
     for mib in (64,) if bench.quick else (64, 1024, 4096):
         size = f"{mib} MiB" if mib < 1024 else f"{mib // 1024} GiB"
         pages = mib << 8
@@ -29,24 +29,27 @@ def cases(bench: Bench) -> Iterator[Case]:
         yield Case(f"zap {size}", "pages/s", twin.zap, bench.live.rate("zap", pages), "munmap", least=least)
         yield Case(f"populate {size}, frames used before", "pages/s", twin.again, live, "MADV_POPULATE_WRITE")
     pages = bench.size(3 << 18, 1 << 14)
-    name = f"populate {pages >> 8:,} MiB, two zones"
-    twin = _Twin(pages, "4608M")
-    yield Case(name, "pages/s", twin.first, _roomy(bench, "populate", pages), "MADV_POPULATE_WRITE", rounds=3)
+    live = _roomy(bench, "populate", pages)
+    for where, memory, nodes in (("two zones", "4608M", 1), ("two nodes", "5G", 2)):
+        twin = _Twin(pages, memory, nodes)
+        name = f"populate {pages >> 8:,} MiB from {where}"
+        yield Case(name, "pages/s", twin.first, live, "MADV_POPULATE_WRITE", rounds=3)
 
 
 class _Twin:
     """The twin's side of one size: each round on a machine of its own, populate, zap, populate again."""
 
-    def __init__(self, pages: int, memory: str) -> None:
+    def __init__(self, pages: int, memory: str, nodes: int = 1) -> None:
         self._pages = pages
         self._memory = memory
+        self._nodes = nodes
         self._start = 0
         self._process: Process | None = None
 
     def first(self) -> float:
         """Populate on a machine that never ran anything."""
         self._process = None
-        self._process = Machine(self._memory).spawn("populate")
+        self._process = Machine(self._memory, nodes=self._nodes).spawn("populate")
         return self.again()
 
     def again(self) -> float:
