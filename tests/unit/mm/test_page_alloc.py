@@ -237,7 +237,7 @@ def test_the_reserves_below_min(make_alloc):
 def test_a_boost_does_not_bind_who_may_use_reserves(make_alloc):
     alloc, zone = pressed(make_alloc)
     exhaust(alloc, GFP_NOWAIT)
-    zone.set_boost(512)
+    zone.set_boost(5000)
     alloc.free_bulk(np.array([alloc.alloc_pages(GFP_KERNEL | g.MEMALLOC)]))
     for gfp, expected in ((GFP_NOWAIT, False), (GFP_ATOMIC, True)):
         assert bool(alloc.alloc_pages(gfp)) is expected
@@ -556,6 +556,11 @@ def test_a_pageblock_turns_over_when_half_of_it_fits(make_alloc):
     pfn = zone.rmqueue(0, UNMOVABLE)
     assert zone.migratetype(pfn) == UNMOVABLE
     assert zone.nr_pageblocks(UNMOVABLE) == 1
+
+
+def test_a_pageblock_stays_what_it_is_below_half(make_alloc):
+    _, zone = fragmented(make_alloc, lambda offset: offset < 192)
+    assert zone.migratetype(zone.rmqueue(0, UNMOVABLE)) == MOVABLE
 
 
 def test_reclaimable_is_preferred_over_movable(make_alloc):

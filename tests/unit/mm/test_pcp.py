@@ -90,6 +90,19 @@ def test_high_follows_what_a_streak_frees():
     assert pcp.high == 500
 
 
+def test_the_coldest_go_first_from_the_list_asked_for_then_round_robin():
+    pcp = PerCpuPages()
+    pcp.stacks[0] = [10, 11, 12]
+    pcp.stacks[4] = [20, 22]  # order 1, MOVABLE
+    pcp.stacks[2] = [30]
+    pcp.count = 8
+    assert pcp.take_coldest(2, 0) == [(10, 0, 0), (11, 0, 0)]
+    assert pcp.take_coldest(3, 2) == [(30, 0, 2), (20, 1, 1)]
+    assert pcp.take_coldest(1, 4) == [(22, 1, 1)]  # a block is not split
+    assert (pcp.count, pcp.stacks[0]) == (1, [12])
+    assert pcp.take_coldest(99, 12) == [(12, 0, 0)]
+
+
 def test_a_fixed_fraction_stops_the_floating(make_alloc):
     alloc = make_alloc(cpus=2, cpu=lambda: 0)
     alloc.set_percpu_pagelist_high_fraction(8)

@@ -47,9 +47,10 @@ def test_the_share(reclaim, priority, seeks, freed):
 def test_small_shares_add_up(reclaim):
     objects = Objects(16384)
     reclaim.register_shrinker(Shrinker("x", objects))
-    freed = [reclaim.shrink_slab(GFP_KERNEL, 0, 9) for _ in range(6)]  # 64 each, plus what was deferred >> 9
-    assert freed == [0] * 6
-    assert reclaim.shrink_slab(GFP_KERNEL, 0, 0) == 16384
+    assert [reclaim.shrink_slab(GFP_KERNEL, 0, 9) for _ in range(6)] == [0] * 6  # 64 each, less than a batch
+    assert reclaim.shrink_slab(GFP_KERNEL, 0, 2) == (16384 >> 2) * 2 + (6 * 64 >> 2) // 128 * 128
+    reclaim.shrink_slab(GFP_KERNEL, 1, 9)
+    assert [(nid, left) for nid, left in reclaim.shrinkers[0].deferred.items()] == [(0, 384), (1, 32)]
 
 
 def test_few_objects_are_scanned_at_once_when_asked_for_all(reclaim):
