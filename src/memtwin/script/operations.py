@@ -66,14 +66,19 @@ class Operation:
     handler: Handler | None
 
 
-def arguments(operation: Operation, words: tuple[str, ...], variable: Callable[[str], int]) -> list[Any]:
-    """The values of an operation's arguments: numbers, or text for names. Raises BadLine, and what ``variable``
-    raises.
+def arguments(
+    operation: Operation, words: tuple[str, ...], variable: Callable[[str], int], process: Callable[[str], Process]
+) -> list[Any]:
+    """The values of an operation's arguments: numbers, text for names, the process for its name. ``variable`` and
+    ``process`` look names up and raise KeyError for unknown ones. Raises BadLine, and what else these two raise.
     """
     values: list[Any] = []
     for number, (kind, word) in enumerate(zip(operation.kinds, words, strict=False), 1):
         try:
-            values.append(word if kind in ("name", "proc") else _value(kind, word, variable))
+            if kind == "name":
+                values.append(word)
+            else:
+                values.append(process(word) if kind == "proc" else _value(kind, word, variable))
         except (ValueError, KeyError):
             raise BadLine(f"bad argument {number}") from None
     if len(words) < operation.required:
@@ -142,6 +147,24 @@ def _write(process: Process, args: list[Any], fields: Fields) -> int:
 
 def _too_big() -> OSError:
     return OSError(errno.E2BIG, "more than one operation of a script may move")
+
+
+def _vm_read(process: Process, args: list[Any], fields: Fields) -> int:
+    addr, length, target = (*args, process)[:3]
+    if length > _BUFFER:
+        raise _too_big()
+    data: bytes = method(process, "process_vm_readv")(target, addr, length)
+    if data:
+        fields |= byte_runs("vals", data)
+    return len(data)
+
+
+def _vm_write(process: Process, args: list[Any], _fields: Fields) -> int:
+    addr, length, value, target = (*args, process)[:4]
+    if length > _BUFFER:
+        raise _too_big()
+    done: int = method(process, "process_vm_writev")(target, addr, bytes([value & 0xFF]) * length)
+    return done
 
 
 def _mincore(process: Process, args: list[Any], fields: Fields) -> int:
@@ -295,8 +318,8 @@ def _table() -> Iterator[Operation]:
     yield row("remap_file_pages", "addr len number number mmap", _plain("remap_file_pages"))
     yield row("read", "addr len ? number", _read)
     yield row("write", "addr len number ? number", _write)
-    yield row("vm_read", "addr len ? proc", None)
-    yield row("vm_write", "addr len number ? proc", None)
+    yield row("vm_read", "addr len ? proc", _vm_read)
+    yield row("vm_write", "addr len number ? proc", _vm_write)
     yield row("anon_name", "addr len ? name", _anon_name)
     yield row("merge", "number", _prctl(_PR_SET_MEMORY_MERGE))
     yield row("get_merge", "", _prctl(_PR_GET_MEMORY_MERGE))

@@ -122,11 +122,11 @@ class Script:
         try:
             if line.op == "dump":
                 return answer | self._dump(line)
-            args = arguments(operation, line.words, self.variable)
             if line.op == "uffd_policy":
-                if args[0] not in ("zero", "copy"):
+                if line.words[:1] not in (("zero",), ("copy",)):
                     raise BadLine("bad policy")
                 return answer | {"ret": 0}
+            args = arguments(operation, line.words, self.variable, self._process)
             return answer | self._call(line, operation, args)
         except NotModelled as missing:
             if line.var is not None:

@@ -83,6 +83,11 @@ def test_calls(fake: Any, ask: Any, line: str, call: tuple[Any, ...]) -> None:
         ("pread 3 0 1m", {"pread": b""}, {"ret": -7, "err": "E2BIG"}),
         ("pwrite 3 0 4 1", {"pwrite": 4}, {"ret": 4}),
         ("pwrite 3 0 1m 1", {"pwrite": 4}, {"ret": -7, "err": "E2BIG"}),
+        ("vm_read B 3", {"process_vm_readv": b"aab"}, {"ret": 3, "vals": [[97, 2], [98, 1]]}),
+        ("vm_read B 1m", {"process_vm_readv": b""}, {"ret": -7, "err": "E2BIG"}),
+        ("vm_read B 1", {"process_vm_readv": OSError(errno.EFAULT, "x")}, {"ret": -14, "err": "EFAULT"}),
+        ("vm_write B 3 1", {"process_vm_writev": 3}, {"ret": 3}),
+        ("vm_write B 1m 1", {"process_vm_writev": 3}, {"ret": -7, "err": "E2BIG"}),
         ("getseals 3", {"fcntl": 12}, {"ret": 12}),
         ("userfaultfd", {"userfaultfd": 5}, {"ret": 0}),
         ("uffd_api 5 0", {"uffd_api": (0x1FFFF, 0x1FF)}, {"ret": 0, "features": "0x1ffff", "ioctls": "0x1ff"}),
@@ -117,6 +122,18 @@ def test_arguments_that_are_missing_have_defaults(fake: Any, ask: Any) -> None:
         ("getrlimit", 9),
         ("setrlimit", 9, 5, 2),
     ]
+
+
+def test_memory_of_another_process(fake: Any, ask: Any) -> None:
+    child = fake()
+    process = fake({"fork": child, "process_vm_readv": b"", "process_vm_writev": 1})
+    answers = ask(process, "fork c", "vm_read B 2", "vm_read B 2 c", "vm_write B 1 5 c", "vm_read B 2 d")
+    assert process.calls[1:] == [
+        ("process_vm_readv", process, B, 2),
+        ("process_vm_readv", child, B, 2),
+        ("process_vm_writev", child, B, b"\5"),
+    ]
+    assert answers[4]["error"] == "bad argument 3"
 
 
 def test_read_touches_each_location_until_one_faults(fake: Any, ask: Any) -> None:
