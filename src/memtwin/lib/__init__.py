@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Data structures of the kernel's lib/: they know nothing of memory management and take their allocators as parameters."""
+"""Data structures of the kernel's lib/: they know nothing of memory management; allocators are parameters."""

@@ -488,7 +488,12 @@ class PageAllocator:
         parts: list[Pfns] = []
         missing = n
         while missing:
-            missing -= self._bulk_step(plan, missing, parts)
+            # The zones in the order of a single allocation: local ones unmixed, then all, mixing types if need be.
+            for alloc_flags in (plan.alloc_flags, plan.alloc_flags & ~ALLOC_NOFRAGMENT):
+                for zone in plan.zones:
+                    if not missing or (alloc_flags & ALLOC_NOFRAGMENT and zone.nid != plan.zone.nid):
+                        break
+                    missing -= self._bulk_step(plan, zone, missing, alloc_flags, parts)
             if missing:
                 pfn = self.alloc_pages(gfp, 0, nid)
                 if not pfn:
@@ -497,10 +502,9 @@ class PageAllocator:
                 missing -= 1
         return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty(0, dtype=np.int64)])
 
-    def _bulk_step(self, plan: AllocPlan, n: int, parts: list[Pfns]) -> int:
-        """Take what the preferred zone can give above its low watermark; returns how many pages."""
-        zone = plan.zone
-        spare = min(n, zone.nr_free - plan.mark - 1)
+    def _bulk_step(self, plan: AllocPlan, zone: Zone, n: int, alloc_flags: int, parts: list[Pfns]) -> int:
+        """Take what ``zone`` can give above its low watermark; returns how many pages."""
+        spare = min(n, zone.nr_free - zone.wmark(WMARK_LOW) - zone.lowmem_reserve[plan.highest] - 1)
         if spare <= 0:
             return 0
         pcp = zone.pcps[self._cpu()]
@@ -517,7 +521,7 @@ class PageAllocator:
             parts.append(hot)
         if spare > taken:
             self.work.locks += 1
-            runs = zone.rmqueue_runs(spare - taken, plan.migratetype, plan.alloc_flags)
+            runs = zone.rmqueue_runs(spare - taken, plan.migratetype, alloc_flags)
         refcount = self.pages.vec.refcount
         for first, count in runs:
             refcount[first : first + count] = 1
@@ -527,6 +531,9 @@ class PageAllocator:
         if len(runs) > 0:
             parts.append(_expand_runs(runs))
         zone.allocations += taken
+        if zone.nid != plan.zone.nid:
+            zone.numa_miss += taken
+            plan.zone.numa_foreign += taken
         if zone.nid != plan.local:
             zone.numa_other += taken
         if self.trace.mm_page_alloc is not None:
