@@ -71,3 +71,13 @@ DT_DIR: Final = 4
 DT_CHR: Final = 2
 DT_REG: Final = 8
 DT_LNK: Final = 10
+
+# Seals of a memfd (fcntl F_ADD_SEALS, F_GET_SEALS).
+F_ADD_SEALS: Final = 1033
+F_GET_SEALS: Final = 1034
+F_SEAL_SEAL: Final = 0x1
+F_SEAL_SHRINK: Final = 0x2
+F_SEAL_GROW: Final = 0x4
+F_SEAL_WRITE: Final = 0x8
+F_SEAL_FUTURE_WRITE: Final = 0x10
+F_SEAL_EXEC: Final = 0x20

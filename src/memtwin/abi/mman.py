@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Memory-mapping constants of x86-64 Linux (uapi asm/mman.h, linux/mman.h)."""
+"""Memory-mapping constants of x86-64 Linux (uapi asm/mman.h, asm-generic/mman-common.h, linux/mman.h)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ PROT_NONE: Final = 0
 PROT_READ: Final = 1
 PROT_WRITE: Final = 2
 PROT_EXEC: Final = 4
+PROT_SEM: Final = 8
+PROT_GROWSDOWN: Final = 0x01000000
+PROT_GROWSUP: Final = 0x02000000
 
 MAP_SHARED: Final = 0x01
 MAP_PRIVATE: Final = 0x02
 MAP_SHARED_VALIDATE: Final = 0x03
+MAP_DROPPABLE: Final = 0x08
 MAP_TYPE: Final = 0x0F
 MAP_FIXED: Final = 0x10
 MAP_ANONYMOUS: Final = 0x20
 MAP_32BIT: Final = 0x40
+MAP_ABOVE4G: Final = 0x80
 MAP_GROWSDOWN: Final = 0x100
 MAP_DENYWRITE: Final = 0x800
 MAP_EXECUTABLE: Final = 0x1000
@@ -26,4 +31,70 @@ MAP_POPULATE: Final = 0x8000
 MAP_NONBLOCK: Final = 0x10000
 MAP_STACK: Final = 0x20000
 MAP_HUGETLB: Final = 0x40000
+MAP_SYNC: Final = 0x80000
 MAP_FIXED_NOREPLACE: Final = 0x100000
+MAP_UNINITIALIZED: Final = 0x4000000
+MAP_HUGE_SHIFT: Final = 26
+MAP_HUGE_MASK: Final = 0x3F
+
+#: Flags that a MAP_SHARED_VALIDATE mapping of a file may carry unless the file supports more.
+LEGACY_MAP_MASK: Final = (
+    MAP_SHARED
+    | MAP_PRIVATE
+    | MAP_FIXED
+    | MAP_ANONYMOUS
+    | MAP_DENYWRITE
+    | MAP_EXECUTABLE
+    | MAP_UNINITIALIZED
+    | MAP_GROWSDOWN
+    | MAP_LOCKED
+    | MAP_NORESERVE
+    | MAP_POPULATE
+    | MAP_NONBLOCK
+    | MAP_STACK
+    | MAP_HUGETLB
+    | MAP_32BIT
+    | MAP_ABOVE4G
+    | MAP_HUGE_MASK << MAP_HUGE_SHIFT
+)
+
+MREMAP_MAYMOVE: Final = 1
+MREMAP_FIXED: Final = 2
+MREMAP_DONTUNMAP: Final = 4
+
+MADV_NORMAL: Final = 0
+MADV_RANDOM: Final = 1
+MADV_SEQUENTIAL: Final = 2
+MADV_WILLNEED: Final = 3
+MADV_DONTNEED: Final = 4
+MADV_FREE: Final = 8
+MADV_REMOVE: Final = 9
+MADV_DONTFORK: Final = 10
+MADV_DOFORK: Final = 11
+MADV_MERGEABLE: Final = 12
+MADV_UNMERGEABLE: Final = 13
+MADV_HUGEPAGE: Final = 14
+MADV_NOHUGEPAGE: Final = 15
+MADV_DONTDUMP: Final = 16
+MADV_DODUMP: Final = 17
+MADV_WIPEONFORK: Final = 18
+MADV_KEEPONFORK: Final = 19
+MADV_COLD: Final = 20
+MADV_PAGEOUT: Final = 21
+MADV_POPULATE_READ: Final = 22
+MADV_POPULATE_WRITE: Final = 23
+MADV_DONTNEED_LOCKED: Final = 24
+MADV_COLLAPSE: Final = 25
+MADV_HWPOISON: Final = 100
+MADV_SOFT_OFFLINE: Final = 101
+MADV_GUARD_INSTALL: Final = 102
+MADV_GUARD_REMOVE: Final = 103
+
+MLOCK_ONFAULT: Final = 1
+MCL_CURRENT: Final = 1
+MCL_FUTURE: Final = 2
+MCL_ONFAULT: Final = 4
+
+MS_ASYNC: Final = 1
+MS_INVALIDATE: Final = 2
+MS_SYNC: Final = 4
