@@ -54,8 +54,9 @@ class Machine:
     ``memory``: bytes, or text such as ``"2G"``; ``cpus``: simulated CPUs; ``nodes``: number of equal NUMA nodes, or a
     list of sizes (which then make up the memory); ``memory_only``: nodes without CPUs; ``distance``: table as in
     ACPI's SLIT; ``kernel``: profile (``before``, ``6.7``, ``host``, a release); ``with_``, ``without``: ids of
-    changes and knobs; ``seed``: of everything random; ``lockdep``: check lock order and context at run time. Raises
-    BadInput where the description is impossible. Usable as a context manager; ``close()`` ends it.
+    changes and knobs; ``seed``: of everything random; ``lockdep``: check lock order and context at run time;
+    ``config``: CONFIG_* options that are on and show (``ANON_VMA_NAME``). Raises BadInput where the description is
+    impossible. Usable as a context manager; ``close()`` ends it.
     """
 
     __slots__ = ("kernel",)
@@ -73,6 +74,7 @@ class Machine:
         without: Sequence[str] = (),
         seed: int = 0,
         lockdep: bool = False,
+        config: Sequence[str] = (),
     ) -> None:
         sizes = _node_pages(parse_size(memory), nodes)
         total = sum(sizes) << 12
@@ -80,7 +82,7 @@ class Machine:
             raise BadInput(f"a machine of {total} bytes: between 8 MiB and 16 TiB are possible")
         features = resolve(kernel, with_=with_, without=without)
         topology = Topology(sizes, cpus, memory_only=memory_only, distance=distance)
-        self.kernel = Kernel(Ram(total), topology, features, seed=seed, lockdep=lockdep)
+        self.kernel = Kernel(Ram(total), topology, features, seed=seed, lockdep=lockdep, config=config)
 
     def spawn(self, name: str = "proc") -> Process:
         """A process without a program, driven by system calls: no ASLR, 8 MiB stack area, empty heap at 0x800000000."""

@@ -8,19 +8,32 @@ A kernel error is ``OSError`` with Linux's errno (``brk`` returns the break and 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from memtwin.abi import mman
+from memtwin.abi.capability import CAP_SYS_RESOURCE
+from memtwin.abi.prctl import PR_SET_VMA, PR_SET_VMA_ANON_NAME
+from memtwin.abi.resource import RLIM_NLIMITS
 from memtwin.abi.signal import SIGKILL
 from memtwin.cpu.direct import DirectCpu
-from memtwin.errors import ProcessKilled
+from memtwin.errors import NotModelled, ProcessKilled
+from memtwin.hw.ram import PAGE_MASK
+from memtwin.kernel.fork import dup_mm
 from memtwin.kernel.kernel import Kernel
+from memtwin.kernel.memory_file import MemoryFile
 from memtwin.kernel.task import TaskStruct
-from memtwin.mm.gup import faultin_page_range
-from memtwin.mm.mm_types import MmStruct, VmArea
+from memtwin.mm.madvise import do_madvise, do_process_madvise, madvise_set_anon_name
+from memtwin.mm.mempolicy import do_mbind
+from memtwin.mm.mincore import do_mincore, do_msync
+from memtwin.mm.mlock import do_mlock, do_mlockall, do_munlock, do_munlockall
+from memtwin.mm.mm_types import MappedFile, MmStruct, VmArea
 from memtwin.mm.mmap import do_brk, do_mmap, do_munmap, setup_arg_pages
 from memtwin.mm.mprotect import do_mprotect
+from memtwin.mm.mremap import do_mremap
+from memtwin.mm.shmem import ShmemFile, ShmemInode
+from memtwin.mm.userfaultfd import UserfaultfdCtx
 
 __all__ = ["Process"]
 
@@ -32,10 +45,11 @@ _STACK_TOP = 0x7FFFFFFFF000
 _STACK_SIZE = 8 << 20
 _RW = mman.PROT_READ | mman.PROT_WRITE
 _ANON = mman.MAP_PRIVATE | mman.MAP_ANONYMOUS
+_MFD_ALLOW_SEALING = 2
 
 
 class Process:
-    """One single-threaded process of a machine; made by ``Machine.spawn``."""
+    """One single-threaded process of a machine; made by ``Machine.spawn`` and ``fork``."""
 
     __slots__ = ("_cpu", "kernel", "task", "touch")
 
@@ -61,7 +75,8 @@ class Process:
         return process
 
     def _set_up(self) -> None:
-        self.task.mm = mm = self.kernel.mm_alloc()
+        mm = self.kernel.mm_alloc()
+        self.kernel.exec_mmap(self.task, mm)
         setup_arg_pages(mm, _STACK_TOP, _STACK_SIZE)
         mm.start_stack = _STACK_TOP - 16
 
@@ -101,11 +116,16 @@ class Process:
         """The areas, ascending."""
         return self.mm.areas()
 
-    # -- system calls ---------------------------------------------------------------------------------------------
+    # -- mappings -------------------------------------------------------------------------------------------------
 
-    def mmap(self, addr: int, length: int, prot: int = _RW, flags: int = _ANON) -> int:
-        """mmap(2) of anonymous memory; the address. Raises OSError."""
-        return self._call(do_mmap, self.mm, addr, length, prot, flags)
+    def mmap(self, addr: int, length: int, prot: int = _RW, flags: int = _ANON, fd: int = -1, offset: int = 0) -> int:
+        """mmap(2); the address. Raises OSError."""
+        if offset & ~PAGE_MASK:
+            raise OSError(errno.EINVAL, "mmap: unaligned offset")
+        file: MappedFile | None = None
+        if not flags & mman.MAP_ANONYMOUS:
+            file = self._memory_file(fd)
+        return self._call(do_mmap, self.mm, addr, length, prot, flags, file, offset >> 12)
 
     def munmap(self, addr: int, length: int) -> None:
         """munmap(2). Raises OSError."""
@@ -115,23 +135,108 @@ class Process:
         """mprotect(2). Raises OSError."""
         self._call(do_mprotect, self.mm, addr, length, prot)
 
+    def mremap(self, addr: int, old_len: int, new_len: int, flags: int = 0, new_addr: int = 0) -> int:
+        """mremap(2); the address. Raises OSError."""
+        return self._call(do_mremap, self.mm, addr, old_len, new_len, flags, new_addr)
+
     def brk(self, addr: int) -> int:
         """The raw brk system call: the break that holds afterwards."""
         return self._call(do_brk, self.mm, addr)
 
-    def populate(self, addr: int, length: int, *, write: bool = True) -> None:
-        """Have all pages of a range present, as MADV_POPULATE_WRITE (or _READ) does. Raises OSError ENOMEM, EINVAL,
-        EFAULT.
-        """
-        self._call(self._populate, addr, length, write)
+    def madvise(self, addr: int, length: int, advice: int) -> None:
+        """madvise(2). Raises OSError; NotModelled for advice on what is not modelled."""
+        self._call(do_madvise, self.mm, addr, length, advice)
 
-    def _populate(self, addr: int, length: int, write: bool) -> None:
-        mm = self.mm
-        mm.mmap_lock.down_read()
-        try:
-            self.task.min_flt += faultin_page_range(mm, addr, addr + length, write=write)
-        finally:
-            mm.mmap_lock.up_read()
+    def process_madvise(self, addr: int, length: int, advice: int) -> int:
+        """process_madvise(2) on oneself, one range; bytes advised. Raises OSError."""
+        return self._call(do_process_madvise, self.mm, addr, length, advice)
+
+    def populate(self, addr: int, length: int, *, write: bool = True) -> None:
+        """MADV_POPULATE_WRITE (or _READ): have all pages of a range present. Raises OSError ENOMEM, EINVAL, EFAULT."""
+        self.madvise(addr, length, mman.MADV_POPULATE_WRITE if write else mman.MADV_POPULATE_READ)
+
+    def mlock(self, addr: int, length: int) -> None:
+        """mlock(2). Raises OSError."""
+        self._call(do_mlock, self.mm, addr, length)
+
+    def mlock2(self, addr: int, length: int, flags: int) -> None:
+        """mlock2(2). Raises OSError."""
+        self._call(do_mlock, self.mm, addr, length, flags)
+
+    def munlock(self, addr: int, length: int) -> None:
+        """munlock(2). Raises OSError."""
+        self._call(do_munlock, self.mm, addr, length)
+
+    def mlockall(self, flags: int) -> None:
+        """mlockall(2). Raises OSError."""
+        self._call(do_mlockall, self.mm, flags)
+
+    def munlockall(self) -> None:
+        """munlockall(2)."""
+        self._call(do_munlockall, self.mm)
+
+    def msync(self, addr: int, length: int, flags: int) -> None:
+        """msync(2). Raises OSError."""
+        self._call(do_msync, self.mm, addr, length, flags)
+
+    def mincore(self, addr: int, length: int) -> bytes:
+        """mincore(2): one byte a page. Raises OSError."""
+        return self._call(do_mincore, self.mm, addr, length)
+
+    def mbind(self, addr: int, length: int, mode: int, nodemask: int = 0, flags: int = 0) -> None:
+        """mbind(2). Raises OSError; NotModelled where pages would have to move."""
+        self._call(do_mbind, self.mm, addr, length, mode, nodemask, flags)
+
+    def prctl_set_vma_anon_name(self, addr: int, length: int, name: str | None) -> None:
+        """prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME). Raises OSError EINVAL where CONFIG_ANON_VMA_NAME is off."""
+        if "ANON_VMA_NAME" not in self.kernel.mm_ctx.config:
+            raise OSError(errno.EINVAL, "prctl: the kernel is built without CONFIG_ANON_VMA_NAME")
+        self._call(madvise_set_anon_name, self.mm, addr, length, name)
+
+    def prctl(self, option: int, arg2: int = 0, arg3: int = 0, arg4: int = 0, arg5: int = 0) -> int:
+        """prctl(2), as far as memory management is concerned. Raises OSError EINVAL; NotModelled."""
+        if option == PR_SET_VMA and arg2 == PR_SET_VMA_ANON_NAME and "ANON_VMA_NAME" not in self.kernel.mm_ctx.config:
+            raise OSError(errno.EINVAL, "prctl: the kernel is built without CONFIG_ANON_VMA_NAME")
+        raise NotModelled(f"prctl option {option}")
+
+    # -- limits and rights ----------------------------------------------------------------------------------------
+
+    def getrlimit(self, resource: int) -> tuple[int, int]:
+        """(soft, hard) limit; 2**64 - 1 is unlimited. Raises OSError EINVAL."""
+        if not 0 <= resource < RLIM_NLIMITS:
+            raise OSError(errno.EINVAL, "getrlimit: unknown resource")
+        return self.task.rlimit(resource), self.task.rlimit_max(resource)
+
+    def setrlimit(self, resource: int, soft: int, hard: int | None = None) -> None:
+        """Set the limits (``hard`` None: unchanged). Raises OSError EINVAL, EPERM (CAP_SYS_RESOURCE)."""
+        old = self.getrlimit(resource)[1]
+        hard = old if hard is None else hard
+        if soft > hard:
+            raise OSError(errno.EINVAL, "setrlimit: the soft limit exceeds the hard one")
+        if hard > old and not self.task.capable(CAP_SYS_RESOURCE):
+            raise OSError(errno.EPERM, "setrlimit: raising the hard limit needs CAP_SYS_RESOURCE")
+        self.task.rlimits[resource] = soft, hard
+
+    def dropcap(self, capability: int) -> None:
+        """Give up a capability (CAP_* number) for good."""
+        self.task.capabilities &= ~(1 << capability)
+
+    # -- processes ------------------------------------------------------------------------------------------------
+
+    def fork(self, name: str | None = None) -> Process:
+        """fork(2): the child. Raises OSError ENOMEM."""
+        return self._call(self._fork, name if name is not None else self.task.name)
+
+    def _fork(self, name: str) -> Process:
+        mm = dup_mm(self.kernel, self.mm)
+        task = self.kernel.new_task(name)
+        parent = self.task
+        task.rlimits = dict(parent.rlimits)
+        task.capabilities = parent.capabilities
+        task.oom_score_adj = parent.oom_score_adj
+        task.memory_files = {fd: held.get() for fd, held in parent.memory_files.items()}
+        self.kernel.exec_mmap(task, mm)
+        return Process(self.kernel, task)
 
     def exit(self, status: int = 0) -> None:
         """exit_group(2). All memory is given back; a second call does nothing."""
@@ -142,6 +247,88 @@ class Process:
         """End the process as SIGKILL does."""
         if self.task.exit_code < 0:
             self._call(self.kernel.exit_task, self.task, SIGKILL)
+
+    # -- memory files and userfaultfd -----------------------------------------------------------------------------
+
+    def _install(self, what: ShmemFile | UserfaultfdCtx) -> int:
+        """The lowest free descriptor above the standard three."""
+        table = self.task.memory_files
+        fd = next(fd for fd in range(3, len(table) + 4) if fd not in table)
+        table[fd] = MemoryFile(what)
+        return fd
+
+    def _memory_file(self, fd: int) -> ShmemFile:
+        held = self.task.memory_files.get(fd)
+        if held is None:
+            raise OSError(errno.EBADF, "no such descriptor")
+        if not isinstance(held.what, ShmemFile):
+            raise OSError(errno.ENODEV, "the descriptor can not be mapped")
+        return held.what
+
+    def userfaultfd_context(self, fd: int) -> UserfaultfdCtx:
+        """The context behind a descriptor. Raises OSError EBADF, EINVAL."""
+        held = self.task.memory_files.get(fd)
+        if held is None:
+            raise OSError(errno.EBADF, "no such descriptor")
+        if not isinstance(held.what, UserfaultfdCtx):
+            raise OSError(errno.EINVAL, "the descriptor is no userfaultfd")
+        return held.what
+
+    def memfd_create(self, name: str, flags: int = 0) -> int:
+        """memfd_create(2); a descriptor. Raises OSError EINVAL; NotModelled (huge pages)."""
+        if flags & ~0x1F:
+            raise NotModelled("memfd_create: huge pages come with hugetlbfs")
+        inode = ShmemInode(self.kernel.mm_ctx, f"/memfd:{name} (deleted)", sealable=bool(flags & _MFD_ALLOW_SEALING))
+        return self._install(ShmemFile(inode))
+
+    def open_memory_file(self, inode: ShmemInode, *, readable: bool = True, writable: bool = True) -> int:
+        """Open a memory file that somebody else keeps (a tmpfs entry); a descriptor."""
+        return self._install(ShmemFile(inode, readable=readable, writable=writable))
+
+    def ftruncate(self, fd: int, length: int) -> None:
+        """ftruncate(2). Raises OSError EBADF, EINVAL, EPERM."""
+        file = self._memory_file(fd)
+        if not file.writable:
+            raise OSError(errno.EINVAL, "ftruncate: not open for writing")
+        self._call(file.inode.truncate, length)
+
+    def fstat(self, fd: int) -> tuple[int, int]:
+        """(size in bytes, blocks of 512 bytes). Raises OSError EBADF."""
+        inode = self._memory_file(fd).inode
+        return inode.size, len(inode.mapping.folios) * 8
+
+    def add_seals(self, fd: int, seals: int) -> None:
+        """fcntl(F_ADD_SEALS). Raises OSError EBADF, EINVAL, EPERM, EBUSY."""
+        self._call(self._memory_file(fd).inode.add_seals, seals)
+
+    def get_seals(self, fd: int) -> int:
+        """fcntl(F_GET_SEALS). Raises OSError EBADF."""
+        return self._memory_file(fd).inode.seals
+
+    def userfaultfd(self, flags: int = 0) -> int:
+        """userfaultfd(2); a descriptor. Raises OSError EINVAL."""
+        if flags & ~(0o2000000 | 0o4000 | 1):
+            raise OSError(errno.EINVAL, "userfaultfd: unknown flag")
+        return self._install(UserfaultfdCtx(self.mm))
+
+    def uffd_api(self, fd: int, features: int, version: int = 0xAA) -> tuple[int, int]:
+        """UFFDIO_API: (features of the kernel, ioctls). Raises OSError."""
+        return self._call(self.userfaultfd_context(fd).api, version, features)
+
+    def uffd_register(self, fd: int, addr: int, length: int, mode: int) -> int:
+        """UFFDIO_REGISTER; the ioctls the range takes. Raises OSError."""
+        return self._call(self.userfaultfd_context(fd).register, addr, length, mode)
+
+    def uffd_unregister(self, fd: int, addr: int, length: int) -> None:
+        """UFFDIO_UNREGISTER. Raises OSError."""
+        self._call(self.userfaultfd_context(fd).unregister, addr, length)
+
+    def close(self, fd: int) -> None:
+        """close(2). Raises OSError EBADF."""
+        held = self.task.memory_files.pop(fd, None)
+        if held is None:
+            raise OSError(errno.EBADF, "no such descriptor")
+        self._call(held.put)
 
     # -- accesses -------------------------------------------------------------------------------------------------
 

@@ -67,11 +67,13 @@ class DirectCpu:
         if base is None or mm.ctx.ram.q[base + (addr >> 12 & 511)] & need != need:
             self.touch(addr, write)
 
+    def _check_alive(self) -> None:
+        if self._task.mm is None:
+            raise ProcessKilled(f"process {self._task.pid} has exited")
+
     def _access(self, addr: int, write: bool, done: int) -> int:
         """Physical address of ``addr``; raises FatalSignal (``done`` bytes went before) or ProcessKilled."""
         task = self._task
-        if task.mm is None:
-            raise ProcessKilled(f"process {task.pid} has exited")
         physical = translate(task, addr, write)
         if not isinstance(physical, int):
             self._raise(physical, done)
@@ -85,6 +87,7 @@ class DirectCpu:
 
     def read(self, addr: int, n: int) -> bytes:
         """Load ``n`` bytes. Raises FatalSignal (``done`` bytes could be read), ProcessKilled."""
+        self._check_alive()
         sched = self._sched
         previous = sched.enter(self._task)
         parts: list[memoryview] = []
@@ -103,6 +106,7 @@ class DirectCpu:
 
     def write(self, addr: int, data: bytes | bytearray | memoryview) -> None:
         """Store ``data``. Raises FatalSignal (``done`` bytes are stored), ProcessKilled."""
+        self._check_alive()
         sched = self._sched
         previous = sched.enter(self._task)
         done, n = 0, len(data)

@@ -17,6 +17,7 @@ from memtwin.abi.fcntl import O_ACCMODE, O_PATH, O_RDONLY, O_WRONLY, SEEK_CUR, S
 from memtwin.abi.stat import Kstat, pack_dirent64
 from memtwin.fs.inode import Dirent, linux_error
 from memtwin.mm.filemap import AddressSpace
+from memtwin.mm.mm_types import FILE_VM_OPS, VmOperations
 
 if TYPE_CHECKING:
     from memtwin.fs.inode import Inode
@@ -72,6 +73,16 @@ class File:
     def mapping(self) -> AddressSpace:
         """Its pages. ENODEV for what can not be mapped."""
         raise linux_error(errno.ENODEV)
+
+    @property
+    def vm_ops(self) -> VmOperations | None:
+        """Operations of its mappings."""
+        return FILE_VM_OPS
+
+    @property
+    def seals(self) -> int:
+        """F_SEAL_* bits; only memory files have any."""
+        return 0
 
     def stat(self) -> Kstat:
         """Attributes of the file."""

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from memtwin.abi.signal import SIGKILL
@@ -16,9 +16,11 @@ from memtwin.hw.numa import Topology
 from memtwin.hw.ram import Ram
 from memtwin.hw.tlb import MmTlb, Tlb
 from memtwin.hw.work import Work
+from memtwin.kernel.resource import default_rlimits
 from memtwin.kernel.task import TaskStruct
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.lib.maple_tree import MM_MT_FLAGS, MapleTree, RcuQueue
+from memtwin.mm.before.vma_modify import InlinedVmaModify
 from memtwin.mm.check import Checks
 from memtwin.mm.check_mm import check_address_spaces
 from memtwin.mm.context import MmContext
@@ -30,8 +32,9 @@ from memtwin.mm.page_alloc import PageAllocator
 from memtwin.mm.page_table import PageTables
 from memtwin.mm.slab import SlabAllocator
 from memtwin.mm.vma import no_memory
+from memtwin.mm.vma_modify import VmaModify
 from memtwin.mm.vmstat import NodeStat, VmEvents
-from memtwin.sched import Rwsem, Scheduler, SpinLock
+from memtwin.sched import PARKED, Rwsem, Scheduler, SpinLock
 
 if TYPE_CHECKING:
     from memtwin.kernel.syscalls import SyscallTable
@@ -77,9 +80,19 @@ class Kernel:
     )
 
     syscalls: SyscallTable
+    page_alloc: PageAllocator
+    slab: SlabAllocator
+    mm_ctx: MmContext
 
     def __init__(
-        self, ram: Ram, topology: Topology, features: Features, *, seed: int = 0, lockdep: bool = False
+        self,
+        ram: Ram,
+        topology: Topology,
+        features: Features,
+        *,
+        seed: int = 0,
+        lockdep: bool = False,
+        config: Iterable[str] = (),
     ) -> None:
         self.ram = ram
         self.topology = topology
@@ -129,6 +142,8 @@ class Kernel:
             trace=self.trace,
             zero_pfn=self.page_alloc.take_fixed_page(),
             printk=self.printk,
+            modify=VmaModify() if features.has("vma-modify") else InlinedVmaModify(),
+            config=frozenset(config),
         )
         self.tasks: dict[int, TaskStruct] = {}
         self.checks.register("page allocator", self.page_alloc.check)
@@ -174,17 +189,23 @@ class Kernel:
         ctx.mm_ids += 1
         lock = Rwsem(self.sched, "mmap_lock")
         tree = MapleTree(ctx.maple_cache, MM_MT_FLAGS, self.work, rcu=self.rcu)
+        tree.set_external_lock(lock)
         mm = MmStruct(ctx, ctx.mm_ids, addr, pgd, tree, lock, SpinLock(self.sched, "page_table_lock"), MmTlb(self.tlb))
         mm.mmap_base = _MMAP_BASE
         mm.start_brk = mm.brk = _START_BRK
         ctx.mms[mm.id] = mm
         return mm
 
+    def mm_put(self, mm: MmStruct) -> None:
+        """Tear an address space down that no task has."""
+        exit_mmap(mm)
+
     def new_task(self, name: str) -> TaskStruct:
         """A thread of a new process without an address space."""
         task = self.sched.new_task(name, task_class=TaskStruct)
         self.tasks[task.pid] = task
         task.start_time = self.clock.now
+        task.rlimits = default_rlimits(self.page_alloc.managed_pages)
         return task
 
     def out_of_memory(self, gfp: int, order: int) -> bool:
@@ -201,15 +222,17 @@ class Kernel:
         self.events.oom_kill += 1
         self.printk(oom_kill_message(victim))
         victim.fatal_signal_pending = True
-        if victim is current:
+        if victim is current or victim.state != PARKED:
             return False
-        self.exit_task(victim, SIGKILL)
+        self.sched.run_as(victim, self.exit_task, victim, SIGKILL)
         return True
 
     def exec_mmap(self, task: TaskStruct, mm: MmStruct | None) -> None:
         """Give ``task`` the address space ``mm`` and tear down the one it had."""
         old = task.mm
         task.mm = mm
+        if mm is not None:
+            mm.owner = task
         if old is not None:
             exit_mmap(old)
 
@@ -220,6 +243,10 @@ class Kernel:
         if self.on_exit is not None:
             self.on_exit(task)
         task.exit_code = code
+        for held in task.memory_files.values():
+            held.put()
+        task.memory_files.clear()
         self.exec_mmap(task, None)
+        self.sched.exit_task(task)
         del self.tasks[task.pid]
         self.rcu.rcu_barrier()

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Final
 from memtwin.abi.resource import (
     RLIM_INFINITY,
     RLIM_NLIMITS,
+    RLIMIT_AS,
     RLIMIT_CORE,
+    RLIMIT_DATA,
     RLIMIT_MEMLOCK,
     RLIMIT_MSGQUEUE,
     RLIMIT_NICE,
@@ -37,7 +39,8 @@ __all__ = ["CALLS", "default_rlimits", "rlimit"]
 CALLS: Final = Calls()
 
 #: Limits whose value a call accepts but nothing enforces yet.
-_NOT_ENFORCED: Final = "only RLIMIT_STACK and RLIMIT_NOFILE are enforced"
+_NOT_ENFORCED: Final = "only AS, DATA, MEMLOCK, NOFILE and STACK are enforced"
+_ENFORCED: Final = (RLIMIT_AS, RLIMIT_CORE, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_NOFILE, RLIMIT_STACK)
 
 
 def default_rlimits(ram_pages: int) -> dict[int, tuple[int, int]]:
@@ -67,9 +70,7 @@ def _set(sys: SyscallTable, task: TaskStruct, resource: int, soft: int, hard: in
     if resource == RLIMIT_NOFILE and hard > 1048576:  # fs.nr_open
         raise linux_error(errno.EPERM)
     task.rlimits[resource] = (soft, hard)
-    if resource == RLIMIT_STACK and task.mm is not None:
-        task.mm.stack_limit = soft
-    elif resource not in (RLIMIT_NOFILE, RLIMIT_CORE):
+    if resource not in _ENFORCED:
         sys.not_modelled(f"limit {resource} of setrlimit")
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from memtwin.abi.capability import CAP_LAST_CAP
+from memtwin.abi.resource import RLIM_INFINITY
 from memtwin.sched import Task
 
 if TYPE_CHECKING:
+    from memtwin.kernel.memory_file import MemoryFile
     from memtwin.mm.mm_types import MmStruct
 
 __all__ = ["COMM_LEN", "TaskStruct"]
@@ -26,11 +29,13 @@ class TaskStruct(Task):
     """
 
     __slots__ = (
+        "capabilities",
         "clear_child_tid",
         "exit_code",
         "files",
         "fs",
         "maj_flt",
+        "memory_files",
         "min_flt",
         "oom_score_adj",
         "regs",
@@ -55,9 +60,27 @@ class TaskStruct(Task):
         self.fs: Any = None
         self.sighand: Any = None
         self.rlimits: dict[int, tuple[int, int]] = {}
+        #: One bit a CAP_* number; root has all.
+        self.capabilities = (1 << CAP_LAST_CAP + 1) - 1
+        #: Descriptors of memory files and userfaultfds of a process driven by the API.
+        self.memory_files: dict[int, MemoryFile] = {}
         self.clear_child_tid = 0
         self.robust_list = 0
         self.start_time = 0
+
+    def rlimit(self, resource: int) -> int:
+        """Soft limit; 2**64 - 1 is unlimited."""
+        limits = self.rlimits.get(resource)
+        return RLIM_INFINITY if limits is None else limits[0]
+
+    def rlimit_max(self, resource: int) -> int:
+        """Hard limit."""
+        limits = self.rlimits.get(resource)
+        return RLIM_INFINITY if limits is None else limits[1]
+
+    def capable(self, capability: int) -> bool:
+        """Whether it has a capability (CAP_* number)."""
+        return bool(self.capabilities >> capability & 1)
 
     @property
     def pid(self) -> int:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from memtwin.hw.paging import ENTRIES, PFN_MASK, PGD_SHIFT, PMD_SHIFT, PRESENT, PROT_NONE, PSE, PUD_SHIFT, SPECIAL
 from memtwin.mm.check import require
 from memtwin.mm.context import MmContext
-from memtwin.mm.mm_types import VM_ACCOUNT, MmStruct, vm_get_page_prot
+from memtwin.mm.mm_types import VM_ACCOUNT, VM_LOCKED, MmStruct, vm_get_page_prot
 from memtwin.mm.page import PG_ANON, PG_TABLE
 
 __all__ = ["check_address_spaces"]
@@ -39,7 +39,7 @@ def check_address_spaces(ctx: MmContext) -> None:
     require(ctx.committed == totals.committed, f"Committed_AS is {ctx.committed} pages, areas say {totals.committed}")
     for anon_id, anon_vma in ctx.anon_vmas.items():
         users = totals.anon_users.get(anon_id, 0)
-        require(anon_vma.users == users, f"anon_vma {anon_id} counts {anon_vma.users} areas, there are {users}")
+        require(anon_vma.entries == users, f"anon_vma {anon_id} counts {anon_vma.entries} links, there are {users}")
     for mapping_id, mapping in ctx.mappings.items():
         users = totals.file_users.get(mapping_id, 0)
         require(mapping.i_mmap == users, f"mapping {mapping_id} counts {mapping.i_mmap} areas, there are {users}")
@@ -52,7 +52,7 @@ def _check_areas(mm: MmStruct, totals: _Totals) -> None:
     require(len(areas) == mm.map_count, f"mm {mm.id}: map_count {mm.map_count}, {len(areas)} areas")
     scratch = MmStruct.__new__(MmStruct)
     scratch.total_vm = scratch.data_vm = scratch.exec_vm = scratch.stack_vm = 0
-    end = 0
+    end = locked = 0
     for vma in areas:
         require(end <= vma.start < vma.end, f"mm {mm.id}: {vma!r} overlaps or is empty")
         require(vma.page_prot == vm_get_page_prot(vma.flags), f"mm {mm.id}: page_prot of {vma!r}")
@@ -61,11 +61,15 @@ def _check_areas(mm: MmStruct, totals: _Totals) -> None:
         scratch.vm_stat_account(vma.flags, vma.pages)
         if vma.flags & VM_ACCOUNT:
             totals.committed += vma.pages
-        if vma.anon_vma is not None:
-            totals.anon_users[vma.anon_vma.id] = totals.anon_users.get(vma.anon_vma.id, 0) + 1
+        for link in vma.anon_vma_chain:
+            totals.anon_users[link.anon_vma.id] = totals.anon_users.get(link.anon_vma.id, 0) + 1
+        if vma.flags & VM_LOCKED:
+            locked += vma.pages
         if vma.file is not None:
             mapping_id = vma.file.mapping.id
             totals.file_users[mapping_id] = totals.file_users.get(mapping_id, 0) + 1
+    if not mm.ctx.mremap_dontunmap_locked:
+        require(mm.locked_vm == locked, f"mm {mm.id}: locked_vm is {mm.locked_vm}, areas say {locked}")
     for name in ("total_vm", "data_vm", "exec_vm", "stack_vm"):
         kept, true = getattr(mm, name), getattr(scratch, name)
         require(kept == true, f"mm {mm.id}: {name} is {kept}, areas say {true}")

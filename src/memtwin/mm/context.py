@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtwin.mm.page import PG_RESERVED
+from memtwin.mm.sysctl import VmSysctl
 
 if TYPE_CHECKING:
     from memtwin.changes import Features
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from memtwin.mm.page_table import PageTables
     from memtwin.mm.rmap import AnonVma
     from memtwin.mm.slab import KmemCache, SlabAllocator
+    from memtwin.mm.vma_modify import VmaModify
     from memtwin.mm.vmstat import NodeStat, VmEvents
     from memtwin.sched import Scheduler
 
@@ -82,27 +84,47 @@ class MmContext:
         "_node_ends",
         "anon_vma_cache",
         "anon_vmas",
+        "avc_cache",
         "committed",
+        "config",
+        "dev_zero_thp_align",
         "events",
         "fault_stats",
         "features",
+        "map_stack_nohugepage",
         "maple_cache",
         "mapping_ids",
         "mappings",
-        "max_map_count",
+        "merge_close_fix",
+        "merge_faulted_unfaulted",
         "mm_cache",
         "mm_ids",
-        "mmap_min_addr",
+        "mmap_fixed_fail_keeps",
+        "mmap_fixed_fail_splits",
+        "mmap_merge_prev_first",
+        "mmap_merge_unfaulted_prev",
+        "mmap_thp_align",
         "mms",
+        "modify",
+        "mprotect_unaccount",
+        "mremap_checks_first",
+        "mremap_dontunmap_locked",
+        "mremap_fail_clean",
+        "mremap_multi_vma",
+        "mseal",
         "node_stats",
-        "overcommit_memory",
+        "overcommit_log_bytes",
         "page_alloc",
         "pages",
+        "populate_stop_at_hole",
         "printk",
+        "process_madvise_self",
         "pt",
         "ram",
         "sched",
         "slab",
+        "sysctl",
+        "thp_align_topdown",
         "tlb",
         "topology",
         "trace",
@@ -129,6 +151,8 @@ class MmContext:
         trace: Tracepoints,
         zero_pfn: int,
         printk: Callable[[str], None],
+        modify: VmaModify,
+        config: frozenset[str] = frozenset(),
     ) -> None:
         self.ram = ram
         self.topology = topology
@@ -151,6 +175,7 @@ class MmContext:
         self.mm_cache: KmemCache = slab.kmem_cache_create("mm_struct", 1408)
         self.vma_cache: KmemCache = slab.kmem_cache_create("vm_area_struct", 192, account=True)
         self.anon_vma_cache: KmemCache = slab.kmem_cache_create("anon_vma", 104, account=True)
+        self.avc_cache: KmemCache = slab.kmem_cache_create("anon_vma_chain", 64, account=True)
         self.maple_cache: KmemCache = slab.kmem_cache_create("maple_node", 256)
         self.mms: dict[int, MmStruct] = {}
         self.mm_ids = 0
@@ -160,10 +185,35 @@ class MmContext:
         self.mapping_ids = 0
         #: Pages promised to address spaces (Committed_AS).
         self.committed = 0
-        self.overcommit_memory = 0
-        self.max_map_count = 65530
-        #: Lowest address for hints and searches: max(sysctl, LSM_MMAP_MIN_ADDR) (spec R7).
-        self.mmap_min_addr = 65536
+        self.sysctl = VmSysctl()
+        #: How attributes of areas are changed: the shape after or before ``vma-modify``.
+        self.modify = modify
+        #: CONFIG_* options that show; those the machine's description does not name are off.
+        self.config = config
+        self._choose_features()
+
+    def _choose_features(self) -> None:
+        """Copy the switches of this subsystem into attributes; each is asked at the one place where behaviour parts."""
+        has = self.features.has
+        self.mprotect_unaccount = has("mprotect-unaccount-unfaulted")
+        self.merge_faulted_unfaulted = has("post-merge-faulted-unfaulted")
+        self.merge_close_fix = has("post-merge-close-fix")
+        self.mmap_merge_prev_first = has("post-mmap-merge-prev-first")
+        self.mmap_merge_unfaulted_prev = has("post-mmap-merge-unfaulted-prev")
+        self.mmap_fixed_fail_keeps = has("post-mmap-fixed-fail-keeps")
+        self.mmap_fixed_fail_splits = has("post-mmap-fixed-fail-splits")
+        self.mmap_thp_align = self.features.value("post-mmap-thp-align")
+        self.thp_align_topdown = has("post-thp-align-topdown")
+        self.dev_zero_thp_align = has("post-dev-zero-thp-align")
+        self.map_stack_nohugepage = has("post-map-stack-nohugepage")
+        self.mremap_checks_first = has("post-mremap-checks-first")
+        self.mremap_fail_clean = has("post-mremap-fail-clean")
+        self.mremap_multi_vma = has("post-mremap-multi-vma")
+        self.mremap_dontunmap_locked = has("post-mremap-dontunmap-locked")
+        self.populate_stop_at_hole = has("post-populate-stop-at-hole")
+        self.process_madvise_self = has("post-process-madvise-self")
+        self.mseal = has("post-mseal")
+        self.overcommit_log_bytes = has("post-overcommit-log-bytes")
 
     def count_anon(self, pfns: npt.NDArray[np.int64], sign: int) -> None:
         """Add the frames to (``sign`` 1) or take them off (-1) the ``nr_anon_pages`` gauges of their nodes."""

@@ -25,7 +25,7 @@ class AddressSpace:
     areas that map it.
     """
 
-    __slots__ = ("_read_folio", "folios", "i_mmap", "id", "shmem", "size")
+    __slots__ = ("_read_folio", "folios", "i_mmap", "id", "opens", "shmem", "size")
 
     def __init__(self, read_folio: Callable[[int], bytes], size: Callable[[], int], *, shmem: bool = False) -> None:
         self._read_folio = read_folio
@@ -33,23 +33,45 @@ class AddressSpace:
         self.shmem = shmem
         self.id = 0
         self.i_mmap = 0
+        self.opens = 0
         self.folios: dict[int, int] = {}
 
     def mapped(self, ctx: MmContext) -> None:
         """One more area maps this file."""
+        self._register(ctx)
+        self.i_mmap += 1
+
+    def unmapped(self, ctx: MmContext) -> None:
+        """One area less; with the last user the pages go."""
+        self.i_mmap -= 1
+        self._drop_if_unused(ctx)
+
+    def opened(self, ctx: MmContext) -> None:
+        """An open file that owns its content keeps the pages too (memory files)."""
+        self._register(ctx)
+        self.opens += 1
+
+    def closed(self, ctx: MmContext) -> None:
+        """The counterpart of :meth:`opened`."""
+        self.opens -= 1
+        self._drop_if_unused(ctx)
+
+    def _register(self, ctx: MmContext) -> None:
         if not self.id:
             ctx.mapping_ids += 1
             self.id = ctx.mapping_ids
         ctx.mappings[self.id] = self
-        self.i_mmap += 1
 
-    def unmapped(self, ctx: MmContext) -> None:
-        """One area less; the last one drops the pages."""
-        self.i_mmap -= 1
-        if self.i_mmap:
-            return
+    def _drop_if_unused(self, ctx: MmContext) -> None:
+        if not self.i_mmap and not self.opens:
+            self.drop_from(ctx, 0)
+            del ctx.mappings[self.id]
+
+    def drop_from(self, ctx: MmContext, first: int) -> None:
+        """Remove the pages from index ``first`` on; nothing maps them any more."""
         pages = ctx.pages
-        for pfn in self.folios.values():
+        for index in sorted(index for index in self.folios if index >= first):
+            pfn = self.folios.pop(index)
             stat = ctx.node_stat(pfn)
             stat.nr_file_pages -= 1
             if self.shmem:
@@ -57,8 +79,6 @@ class AddressSpace:
             pages.flags[pfn] = 0
             pages.mapping[pfn] = 0
             ctx.page_alloc.put_page(pfn)
-        self.folios.clear()
-        del ctx.mappings[self.id]
 
     def get_folio(self, ctx: MmContext, index: int) -> int:
         """The page at ``index``, read if it is not there; its pfn, or 0 without memory. The cache keeps the only new

@@ -21,47 +21,86 @@ from memtwin.mm.memory import (
     fault_is_permitted,
     handle_mm_fault,
 )
-from memtwin.mm.mm_types import MmStruct, VmArea
+from memtwin.mm.mm_types import (
+    VM_ACCESS_FLAGS,
+    VM_IO,
+    VM_LOCKONFAULT,
+    VM_PFNMAP,
+    VM_SHARED,
+    VM_WRITE,
+    MmStruct,
+    VmArea,
+)
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_prepare
 from memtwin.mm.vma import areas_in
 
-__all__ = ["faultin_page_range"]
+__all__ = ["faultin_page_range", "populate_vma_range"]
 
 
-def faultin_page_range(mm: MmStruct, start: int, end: int, *, write: bool) -> int:
-    """Have every page of [start, end) present, writable if ``write``; the number of faults taken.
+def populate_vma_range(mm: MmStruct, start: int, end: int, *, ignore_errors: bool) -> None:
+    """Populate the areas of [start, end) as mlock and MAP_POPULATE do: writable private ones are written, others
+    read.
+
+    Holes, areas of devices and areas locked on fault are passed over. Takes ``mmap_lock``. Raises OSError of the
+    first area that can not be populated (EFAULT: it permits nothing; ENOMEM), unless errors are to be ignored.
+    """
+    mm.mmap_lock.down_read()
+    try:
+        for vma in areas_in(mm, start, end):
+            if vma.flags & (VM_IO | VM_PFNMAP | VM_LOCKONFAULT):
+                continue
+            try:
+                if not vma.flags & VM_ACCESS_FLAGS:
+                    raise OSError(errno.EFAULT, "populate: the area permits no access")
+                write = vma.flags & (VM_WRITE | VM_SHARED) == VM_WRITE
+                _populate_area(mm, vma, max(vma.start, start), min(vma.end, end), write)
+            except OSError:
+                if not ignore_errors:
+                    raise
+    finally:
+        mm.mmap_lock.up_read()
+
+
+def faultin_page_range(mm: MmStruct, start: int, end: int, *, write: bool) -> None:
+    """MADV_POPULATE_READ and _WRITE: have every page of [start, end) present, writable if ``write``.
 
     Precondition: ``mmap_lock`` held for reading. Raises OSError ENOMEM (a hole, or no memory), EINVAL (the area
-    forbids the access), EFAULT (SIGBUS); what precedes the error stays populated.
+    forbids the access), EFAULT (beyond the end of a file). 6.7 goes on behind a hole, and an error found there wins;
+    later kernels stop (post-populate-stop-at-hole).
     """
-    faults = 0
+    hole: OSError | None = None
     position = start
     for vma in areas_in(mm, start, end):
         if vma.start > position:
-            break
+            hole = OSError(errno.ENOMEM, f"populate: nothing is mapped at {position:#x}")
+            if mm.ctx.populate_stop_at_hole:
+                raise hole
         stop = min(vma.end, end)
-        if not fault_is_permitted(vma, write, False):
+        if vma.flags & (VM_IO | VM_PFNMAP) or not fault_is_permitted(vma, write, False):
             raise OSError(errno.EINVAL, "populate: the area does not permit the access")
-        faults += _populate_area(mm, vma, max(vma.start, start), stop, write)
+        _populate_area(mm, vma, max(vma.start, start), stop, write)
         position = stop
     if position < end:
         raise OSError(errno.ENOMEM, f"populate: nothing is mapped at {position:#x}")
-    return faults
+    if hole is not None:
+        raise hole
 
 
-def _populate_area(mm: MmStruct, vma: VmArea, start: int, end: int, write: bool) -> int:
+def _populate_area(mm: MmStruct, vma: VmArea, start: int, end: int, write: bool) -> None:
+    """Fill [start, end) of ``vma``; the faults are counted as the owner's minor faults. Raises OSError."""
     ctx = mm.ctx
     filler = _Populate(mm, vma, write)
     if not ctx.pt.pte_alloc_range(mm, start, end):
         raise OSError(errno.ENOMEM, "populate: no memory for page tables")
-    if write and vma.file is None and not anon_vma_prepare(ctx, vma):
+    if write and vma.vm_ops is None and not anon_vma_prepare(mm, vma):
         raise OSError(errno.ENOMEM, "populate: no memory for an anon_vma")
     try:
         ctx.pt.walk_range(mm, start, end, filler)
     finally:
         ctx.events.pgfault += filler.faults
-    return filler.faults
+        if mm.owner is not None:
+            mm.owner.min_flt += filler.faults
 
 
 class _Populate:
@@ -73,7 +112,7 @@ class _Populate:
         self._mm = mm
         self._vma = vma
         self._write = write
-        self._bulk = vma.file is None
+        self._bulk = vma.vm_ops is None
         self.faults = 0
 
     def few(self, index: int, count: int, addr: int) -> None:

@@ -52,7 +52,7 @@ def handle_mm_fault(mm: MmStruct, vma: VmArea, addr: int, write: bool) -> int:
     index = base + (addr >> 12 & 511)
     entry = ctx.ram.q[index]
     if not entry:
-        if vma.file is not None:
+        if vma.vm_ops is not None:
             return _do_file_fault(mm, vma, addr, index, write)
         return _do_anonymous_page(mm, vma, addr, index, write)
     if not entry & PRESENT:
@@ -95,7 +95,7 @@ def _do_anonymous_page(mm: MmStruct, vma: VmArea, addr: int, index: int, write: 
             ctx.fault_stats.anon_zero += 1
         ptl.unlock()
         return 0
-    if vma.anon_vma is None and not anon_vma_prepare(ctx, vma):
+    if vma.anon_vma is None and not anon_vma_prepare(mm, vma):
         return VM_FAULT_OOM
     pfn = ctx.page_alloc.alloc_pages(GFP_ANON)
     if not pfn:
@@ -156,7 +156,7 @@ def _copy_anon(mm: MmStruct, vma: VmArea, addr: int, index: int, source: int, en
     ``entry``.
     """
     ctx = mm.ctx
-    if not anon_vma_prepare(ctx, vma):
+    if not anon_vma_prepare(mm, vma):
         return VM_FAULT_OOM
     zero = source == ctx.zero_pfn
     pfn = ctx.page_alloc.alloc_pages(GFP_ANON if zero else GFP_HIGHUSER_MOVABLE)

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from memtwin.lib.maple_tree import MapleTree
     from memtwin.mm.context import MmContext
     from memtwin.mm.filemap import AddressSpace
-    from memtwin.mm.rmap import AnonVma
+    from memtwin.mm.mempolicy import MemPolicy
+    from memtwin.mm.rmap import AnonVma, AnonVmaChain
+    from memtwin.mm.userfaultfd import UserfaultfdCtx
     from memtwin.sched import Rwsem, SpinLock
 
 __all__ = ["MappedFile", "MmStruct", "VmArea", "vm_get_page_prot"]
@@ -53,6 +55,50 @@ VM_HUGEPAGE: Final = 0x20000000
 VM_NOHUGEPAGE: Final = 0x40000000
 VM_MERGEABLE: Final = 0x80000000
 VM_UFFD_MINOR: Final = 1 << 38
+
+VM_SEALED: Final = 1 << 42  #: mseal(2), later than 6.7
+
+#: Two letters of each flag in the VmFlags line of smaps, in bit order (spec R1).
+FLAG_LETTERS: Final = {
+    VM_READ: "rd",
+    VM_WRITE: "wr",
+    VM_EXEC: "ex",
+    VM_SHARED: "sh",
+    VM_MAYREAD: "mr",
+    VM_MAYWRITE: "mw",
+    VM_MAYEXEC: "me",
+    VM_MAYSHARE: "ms",
+    VM_GROWSDOWN: "gd",
+    VM_UFFD_MISSING: "um",
+    VM_PFNMAP: "pf",
+    VM_UFFD_WP: "uw",
+    VM_LOCKED: "lo",
+    VM_IO: "io",
+    VM_SEQ_READ: "sr",
+    VM_RAND_READ: "rr",
+    VM_DONTCOPY: "dc",
+    VM_DONTEXPAND: "de",
+    VM_LOCKONFAULT: "lf",
+    VM_ACCOUNT: "ac",
+    VM_NORESERVE: "nr",
+    VM_HUGETLB: "ht",
+    VM_SYNC: "sf",
+    VM_WIPEONFORK: "wf",
+    VM_DONTDUMP: "dd",
+    VM_SOFTDIRTY: "sd",
+    VM_MIXEDMAP: "mm",
+    VM_HUGEPAGE: "hg",
+    VM_NOHUGEPAGE: "nh",
+    VM_MERGEABLE: "mg",
+    VM_UFFD_MINOR: "ui",
+    VM_SEALED: "sl",
+}
+#: Name of every flag, for reasons.
+FLAG_NAMES: Final = {
+    value: name
+    for name, value in list(globals().items())
+    if name.startswith("VM_") and isinstance(value, int) and value in FLAG_LETTERS
+}
 
 VM_ACCESS_FLAGS: Final = VM_READ | VM_WRITE | VM_EXEC
 VM_SPECIAL: Final = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP
@@ -100,6 +146,59 @@ class MappedFile(Protocol):
     def writable(self) -> bool:
         """Whether it was opened for writing."""
 
+    @property
+    def readable(self) -> bool:
+        """Whether it was opened for reading."""
+
+    @property
+    def seals(self) -> int:
+        """F_SEAL_* bits of a memory file, else 0."""
+
+    @property
+    def vm_ops(self) -> VmOperations | None:
+        """Operations of its mappings; None makes private mappings anonymous (/dev/zero)."""
+
+
+class VmOperations:
+    """What the owner of an area wants to be asked or told (Linux: struct vm_operations_struct). The defaults do
+    nothing.
+
+    ``has_close``: ``close`` must be called when such an area is removed, so merging may not swallow it.
+    """
+
+    has_close = False
+
+    def open(self, vma: VmArea) -> None:
+        """``vma`` came into being by a copy or a split."""
+
+    def close(self, vma: VmArea) -> None:
+        """``vma`` goes away."""
+
+    def may_split(self, vma: VmArea, addr: int) -> int:
+        """0, or the errno with which a split at ``addr`` is refused."""
+        return 0
+
+
+#: Operations of ordinary mapped files.
+FILE_VM_OPS: Final = VmOperations()
+
+
+class TaskLimits(Protocol):
+    """What memory management asks about the owner of an address space: limits, capabilities, and where faults are
+    counted.
+    """
+
+    min_flt: int
+
+    def rlimit(self, resource: int) -> int:
+        """Soft limit in bytes; 2**64 - 1 is unlimited."""
+
+    def rlimit_max(self, resource: int) -> int:
+        """Hard limit in bytes."""
+
+    def capable(self, capability: int) -> bool:
+        """Whether it has the capability (CAP_* number)."""
+
 
 class VmArea:
     """One area [``start``, ``end``) of an address space. All fields are protected by ``mm.mmap_lock``.
@@ -108,7 +207,22 @@ class VmArea:
     what :func:`vm_get_page_prot` says for ``flags``; ``addr``: address of the object in its cache.
     """
 
-    __slots__ = ("addr", "anon_vma", "end", "file", "flags", "mm", "page_prot", "pgoff", "start")
+    __slots__ = (
+        "addr",
+        "anon_name",
+        "anon_vma",
+        "anon_vma_chain",
+        "end",
+        "file",
+        "flags",
+        "mm",
+        "page_prot",
+        "pgoff",
+        "policy",
+        "start",
+        "uffd_ctx",
+        "vm_ops",
+    )
 
     def __init__(
         self, mm: MmStruct, addr: int, start: int, end: int, flags: int, pgoff: int, file: MappedFile | None = None
@@ -121,7 +235,32 @@ class VmArea:
         self.pgoff = pgoff
         self.file = file
         self.page_prot = vm_get_page_prot(flags)
+        self.vm_ops: VmOperations | None = None if file is None else file.vm_ops
         self.anon_vma: AnonVma | None = None
+        self.anon_vma_chain: list[AnonVmaChain] = []
+        self.policy: MemPolicy | None = None
+        self.uffd_ctx: UserfaultfdCtx | None = None
+        self.anon_name: str | None = None
+
+    @classmethod
+    def duplicate(cls, vma: VmArea, addr: int, start: int, end: int, mm: MmStruct | None = None) -> VmArea:
+        """A copy of ``vma`` for its part [start, end): all attributes, no anon_vma; ``addr``: the new object."""
+        new = cls(vma.mm if mm is None else mm, addr, start, end, vma.flags, vma.linear_page_index(start), vma.file)
+        new.vm_ops = vma.vm_ops
+        new.policy = vma.policy
+        new.uffd_ctx = vma.uffd_ctx
+        new.anon_name = vma.anon_name
+        return new
+
+    def set_flags(self, flags: int) -> None:
+        """New VM_* flags, and the page protection that follows from them."""
+        self.flags = flags
+        self.page_prot = vm_get_page_prot(flags)
+
+    @property
+    def is_anonymous(self) -> bool:
+        """No operations: private anonymous memory (a private mapping of /dev/zero too)."""
+        return self.vm_ops is None
 
     @property
     def pages(self) -> int:
@@ -153,6 +292,7 @@ class MmStruct:
         "brk",
         "ctx",
         "data_vm",
+        "def_flags",
         "end_code",
         "end_data",
         "env_end",
@@ -166,6 +306,7 @@ class MmStruct:
         "mm_mt",
         "mmap_base",
         "mmap_lock",
+        "owner",
         "page_table_lock",
         "pgd",
         "pgtables_bytes",
@@ -174,7 +315,6 @@ class MmStruct:
         "rss_file",
         "rss_shmem",
         "rss_swap",
-        "stack_limit",
         "stack_vm",
         "start_brk",
         "start_code",
@@ -207,7 +347,8 @@ class MmStruct:
         self.pte_tables: dict[int, int] = {}
         self.task_size = paging.TASK_SIZE
         self.mmap_base = 0
-        self.stack_limit = 8 << 20
+        self.owner: TaskLimits | None = None
+        self.def_flags = 0
         self.map_count = 0
         self.total_vm = self.data_vm = self.exec_vm = self.stack_vm = self.locked_vm = 0
         self.rss_anon = self.rss_file = self.rss_shmem = self.rss_swap = 0

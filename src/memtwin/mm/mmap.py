@@ -1,38 +1,51 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""mmap, munmap, brk, stack growth, and the end of an address space (Linux: mm/mmap.c; spec R3, R7, R8).
+"""mmap, munmap, brk, and the beginning and end of an address space (Linux: mm/mmap.c; spec R3, R8, R9).
 
-Good enough for first programs: address selection, the checks of arguments in Linux's order, commit accounting in mode
-0 and 1. Merging, limits other than the number of areas, and locking of pages come with the VMA issue; what is refused
-meanwhile is on the coverage page. Callers need not hold anything: each entry point takes ``mmap_lock`` for writing.
+Each entry point takes ``mmap_lock`` for writing; functions with a leading underscore and those that say so want it
+held. Where memory goes is ``mm/unmapped_area.py``'s business. The order of checks is what user space can observe
+through errnos.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
 from memtwin.abi import mman
+from memtwin.abi.capability import CAP_SYS_RAWIO
+from memtwin.abi.fcntl import F_SEAL_FUTURE_WRITE, F_SEAL_WRITE
+from memtwin.abi.resource import RLIM_INFINITY, RLIMIT_DATA, RLIMIT_STACK
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.lib.maple_tree import MaState
 from memtwin.mm.filemap import AddressSpace
+from memtwin.mm.gup import populate_vma_range
 from memtwin.mm.memory import zap_page_range
 from memtwin.mm.mm_types import (
-    STACK_GUARD_PAGES,
+    FILE_VM_OPS,
     VM_ACCOUNT,
+    VM_EXEC,
     VM_GROWSDOWN,
+    VM_HUGETLB,
+    VM_LOCKED,
+    VM_LOCKONFAULT,
     VM_MAYEXEC,
     VM_MAYREAD,
     VM_MAYSHARE,
     VM_MAYWRITE,
+    VM_NOHUGEPAGE,
     VM_NORESERVE,
     VM_READ,
+    VM_SEALED,
     VM_SHARED,
+    VM_SPECIAL,
     VM_WRITE,
     MappedFile,
     MmStruct,
     VmArea,
+    VmOperations,
 )
+from memtwin.mm.unmapped_area import get_unmapped_area, start_gap
+from memtwin.mm.util import can_do_mlock, charged, may_expand_vm, mlock_limit_allows, security_vm_enough_memory
 from memtwin.mm.vma import (
     areas_in,
     erase_range,
@@ -42,275 +55,367 @@ from memtwin.mm.vma import (
     remove_vma,
     split_vma,
     vm_area_alloc,
+    vma_merge_new_range,
     vma_resize,
 )
 
 __all__ = ["do_brk", "do_mmap", "do_munmap", "exit_mmap", "expand_stack", "setup_arg_pages"]
 
-R = TypeVar("R")
 
-_GUARD: Final = STACK_GUARD_PAGES << 12
 _ANON_PROT: Final = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
-_UNMODELLED: Final = mman.MAP_HUGETLB | mman.MAP_LOCKED
+_RW_ACCOUNTED: Final = VM_READ | VM_WRITE | _ANON_PROT | VM_ACCOUNT
+#: Locked memory never includes areas with these flags.
+_NEVER_LOCKED: Final = VM_SPECIAL | VM_HUGETLB
 
 
 def _error(number: int, why: str) -> OSError:
     return OSError(number, why)
 
 
-def start_gap(vma: VmArea) -> int:
-    """Lowest address that must stay free below ``vma``."""
-    return max(vma.start - _GUARD, 0) if vma.flags & VM_GROWSDOWN else vma.start
-
-
 class _SharedAnonymous:
     """The object behind a MAP_SHARED | MAP_ANONYMOUS mapping."""
 
-    __slots__ = ("dev", "ino", "mapping", "path", "writable")
+    __slots__ = ("dev", "ino", "mapping", "path", "readable", "seals", "vm_ops", "writable")
 
     def __init__(self, pages: int, ino: int) -> None:
         self.mapping = AddressSpace(lambda index: b"", lambda: pages << 12, shmem=True)
         self.path = "/dev/zero (deleted)"
         self.dev = (0, 1)
         self.ino = ino
-        self.writable = True
+        self.readable = self.writable = True
+        self.vm_ops: VmOperations | None = FILE_VM_OPS
+        self.seals = 0
+
+
+# -- mmap -----------------------------------------------------------------------------------------------------------
 
 
 def do_mmap(
     mm: MmStruct, addr: int, length: int, prot: int, flags: int, file: MappedFile | None = None, pgoff: int = 0
 ) -> int:
     """Map ``length`` bytes; ``pgoff`` in pages. Returns the address. Raises OSError with Linux's errno (spec R8)."""
+    if flags & mman.MAP_HUGETLB:
+        raise _no_huge_pages(flags, file)
     if not length:
         raise _error(errno.EINVAL, "mmap: length is 0")
-    pages = (length + 4095) >> 12
-    length = pages << 12
-    if length > mm.task_size:
-        raise _error(errno.ENOMEM, "mmap: longer than the address space")
+    length = (length + 4095) & PAGE_MASK
+    if not length or length > 1 << 64:
+        raise _error(errno.ENOMEM, "mmap: the length overflows")
     mm.mmap_lock.down_write()
     try:
-        if mm.map_count > mm.ctx.max_map_count:
-            raise _error(errno.ENOMEM, "mmap: too many areas (vm.max_map_count)")
-        addr = _get_unmapped_area(mm, addr, length, flags)
-        vm_flags = _calc_vm_flags(prot, flags, file)
-        if flags & _UNMODELLED:
-            raise _error(errno.EINVAL, "mmap: this kernel has neither huge page pools nor locked mappings yet")
-        if file is None and vm_flags & VM_SHARED:
-            mm.ctx.mapping_ids += 1
-            file, pgoff = _SharedAnonymous(pages, mm.ctx.mapping_ids), 0
-        elif file is None:
-            pgoff = addr >> 12
-        return _mmap_region(mm, addr, length, vm_flags, pgoff, file)
+        addr, locked = _do_mmap(mm, addr, length, prot, flags, file, pgoff)
     finally:
         mm.mmap_lock.up_write()
+    if locked or flags & (mman.MAP_POPULATE | mman.MAP_NONBLOCK) == mman.MAP_POPULATE:
+        populate_vma_range(mm, addr, addr + length, ignore_errors=True)
+    return addr
 
 
-def _calc_vm_flags(prot: int, flags: int, file: MappedFile | None) -> int:
-    vm_flags = (prot & 7) | _ANON_PROT
+def _no_huge_pages(flags: int, file: MappedFile | None) -> OSError:
+    """MAP_HUGETLB on a machine whose pools are empty: the errno says which check fails first (spec R8)."""
+    if file is not None:
+        return _error(errno.EINVAL, "mmap: MAP_HUGETLB on a file that is not on hugetlbfs")
+    shift = flags >> mman.MAP_HUGE_SHIFT & mman.MAP_HUGE_MASK
+    if shift not in (0, 21, 30):
+        return _error(errno.EINVAL, "mmap: no huge pages of this size")
+    return _error(errno.ENOMEM, "mmap: the pool of huge pages is empty")
+
+
+def _do_mmap(
+    mm: MmStruct, addr: int, length: int, prot: int, flags: int, file: MappedFile | None, pgoff: int
+) -> tuple[int, bool]:
+    """The body of mmap under ``mmap_lock``: the address, and whether the pages must be populated because they are
+    locked.
+    """
+    ctx = mm.ctx
+    if length > mm.task_size:
+        raise _error(errno.ENOMEM, "mmap: longer than the address space")
+    if mm.map_count > ctx.sysctl.max_map_count:
+        raise _error(errno.ENOMEM, "mmap: too many areas (vm.max_map_count)")
+    addr = get_unmapped_area(mm, addr, length, pgoff, flags, file, prot)
+    if flags & mman.MAP_FIXED and addr < ctx.sysctl.mmap_min_addr and not _capable(mm, CAP_SYS_RAWIO):
+        raise _error(errno.EPERM, "mmap: below vm.mmap_min_addr")
+    if flags & mman.MAP_FIXED_NOREPLACE and areas_in(mm, addr, addr + length):
+        raise _error(errno.EEXIST, "mmap: the range is in use")
+    vm_flags = (prot & 7) | _ANON_PROT | mm.def_flags
     if flags & mman.MAP_GROWSDOWN:
         vm_flags |= VM_GROWSDOWN
-    kind = flags & mman.MAP_TYPE
-    shared = kind == mman.MAP_SHARED or (kind == mman.MAP_SHARED_VALIDATE and file is not None)
-    if not shared and kind != mman.MAP_PRIVATE:
-        raise _error(errno.EINVAL, "mmap: neither MAP_SHARED nor MAP_PRIVATE")
-    if flags & mman.MAP_GROWSDOWN and (shared or file is not None):
-        raise _error(errno.EINVAL, "mmap: only private anonymous memory grows down")
-    if shared:
-        vm_flags |= VM_SHARED | VM_MAYSHARE
-        if file is not None and not file.writable:
-            if prot & mman.PROT_WRITE:
-                raise _error(errno.EACCES, "mmap: the file is not open for writing")
-            vm_flags &= ~(VM_SHARED | VM_MAYWRITE)
-    if flags & mman.MAP_NORESERVE:
+    if flags & mman.MAP_LOCKED:
+        vm_flags |= VM_LOCKED
+    if flags & mman.MAP_STACK and ctx.map_stack_nohugepage:
+        vm_flags |= VM_NOHUGEPAGE
+    if flags & mman.MAP_LOCKED and not can_do_mlock(mm):
+        raise _error(errno.EPERM, "mmap: MAP_LOCKED with RLIMIT_MEMLOCK 0")
+    if vm_flags & VM_LOCKED and not mlock_limit_allows(mm, length >> 12):
+        raise _error(errno.EAGAIN, "mmap: over RLIMIT_MEMLOCK")
+    if file is None:
+        vm_flags, file, pgoff = _anonymous(mm, addr, length, flags, vm_flags)
+    else:
+        vm_flags = _file_flags(prot, flags, vm_flags, file, length, pgoff)
+    if flags & mman.MAP_NORESERVE and ctx.sysctl.overcommit_memory != 2:
         vm_flags |= VM_NORESERVE
+    vma = _mmap_region(mm, addr, length, vm_flags, pgoff, file)
+    return addr, bool(vma.flags & VM_LOCKED)
+
+
+def _capable(mm: MmStruct, capability: int) -> bool:
+    return mm.owner is None or mm.owner.capable(capability)
+
+
+def _anonymous(mm: MmStruct, addr: int, length: int, flags: int, vm_flags: int) -> tuple[int, MappedFile | None, int]:
+    """Flags, object and page offset of an anonymous mapping."""
+    kind = flags & mman.MAP_TYPE
+    if kind == mman.MAP_SHARED:
+        if vm_flags & VM_GROWSDOWN:
+            raise _error(errno.EINVAL, "mmap: shared memory does not grow down")
+        mm.ctx.mapping_ids += 1
+        return vm_flags | VM_SHARED | VM_MAYSHARE, _SharedAnonymous(length >> 12, mm.ctx.mapping_ids), 0
+    if kind == mman.MAP_PRIVATE:
+        return vm_flags, None, addr >> 12
+    raise _error(errno.EINVAL, "mmap: neither MAP_SHARED nor MAP_PRIVATE")
+
+
+def _file_flags(prot: int, flags: int, vm_flags: int, file: MappedFile, length: int, pgoff: int) -> int:
+    """Flags of a mapping of ``file``; the checks in Linux's order."""
+    if (pgoff << 12) + length > (1 << 63) - 1:
+        raise _error(errno.EOVERFLOW, "mmap: offset and length exceed the largest file")
+    kind = flags & mman.MAP_TYPE
+    if kind == mman.MAP_SHARED_VALIDATE and flags & ~mman.LEGACY_MAP_MASK:
+        raise _error(errno.EOPNOTSUPP, "mmap: the file does not support these flags")
+    if kind in (mman.MAP_SHARED, mman.MAP_SHARED_VALIDATE):
+        if prot & mman.PROT_WRITE and not file.writable:
+            raise _error(errno.EACCES, "mmap: the file is not open for writing")
+        vm_flags |= VM_SHARED | VM_MAYSHARE
+        if not file.writable:
+            vm_flags &= ~(VM_MAYWRITE | VM_SHARED)
+    elif kind != mman.MAP_PRIVATE:
+        raise _error(errno.EINVAL, "mmap: neither MAP_SHARED nor MAP_PRIVATE")
+    if not file.readable:
+        raise _error(errno.EACCES, "mmap: the file is not open for reading")
+    _ = file.mapping  # ENODEV
+    if vm_flags & VM_GROWSDOWN:
+        raise _error(errno.EINVAL, "mmap: a file mapping does not grow down")
     return vm_flags
 
 
-def _get_unmapped_area(mm: MmStruct, addr: int, length: int, flags: int) -> int:
-    """Where the mapping goes (spec R7: top-down). Raises OSError EINVAL, ENOMEM, EEXIST."""
-    if flags & (mman.MAP_FIXED | mman.MAP_FIXED_NOREPLACE):
-        if addr & ~PAGE_MASK:
-            raise _error(errno.EINVAL, "mmap: unaligned fixed address")
-        if addr > mm.task_size - length:
-            raise _error(errno.ENOMEM, "mmap: fixed address beyond the address space")
-        if flags & mman.MAP_FIXED_NOREPLACE and areas_in(mm, addr, addr + length):
-            raise _error(errno.EEXIST, "mmap: the range is in use")
-        return addr
-    low = mm.ctx.mmap_min_addr
-    if flags & mman.MAP_32BIT:
-        return _search(mm, 1 << 30, 1 << 31, length, top_down=False)
-    hint = addr & PAGE_MASK
-    if hint:
-        hint = max(hint, low)
-        if hint + length <= mm.task_size:
-            following = find_vma(mm, hint)
-            if following is None or hint + length <= start_gap(following):
-                return hint
-    try:
-        return _search(mm, low, mm.mmap_base, length, top_down=True)
-    except OSError:
-        return _search(mm, legacy_base(mm), mm.task_size, length, top_down=False)
-
-
-def legacy_base(mm: MmStruct) -> int:
-    """Where bottom-up searches begin: a third of the address space (spec R7)."""
-    return (mm.task_size // 3 + 4095) & PAGE_MASK
-
-
-def _search(mm: MmStruct, low: int, high: int, length: int, *, top_down: bool) -> int:
-    """A free range in [low, high) that leaves the guard gap below a growing-down area alone. Raises OSError ENOMEM."""
-    while high - low >= length:
-        mas = MaState(mm.mm_mt, 0, 0)
-        try:
-            if top_down:
-                mas.empty_area_rev(low, high - 1, length)
-            else:
-                mas.empty_area(low, high - 1, length)
-        except OSError:
-            break
-        addr = mas.last + 1 - length if top_down else mas.index
-        following = find_vma(mm, addr)
-        if following is None or addr + length <= start_gap(following):
-            return addr
-        if top_down:
-            high = start_gap(following)
-        else:
-            low = following.end
-    raise no_memory()
-
-
-def _accountable(mm: MmStruct, vm_flags: int) -> bool:
+def _accountable(vm_flags: int) -> bool:
+    """A private writable mapping is promised memory, unless it asked not to be."""
     return vm_flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE
 
 
-def charge_commit(mm: MmStruct, pages: int) -> None:
-    """Promise ``pages`` to the address space. Raises OSError ENOMEM if one request exceeds RAM (overcommit mode 0)."""
+def count_vma_pages_range(mm: MmStruct, start: int, end: int) -> int:
+    """Pages mapped in [start, end)."""
+    return sum(min(vma.end, end) - max(vma.start, start) for vma in areas_in(mm, start, end)) >> 12
+
+
+def _mmap_region(mm: MmStruct, addr: int, length: int, vm_flags: int, pgoff: int, file: MappedFile | None) -> VmArea:
+    """Put the mapping in place: limits, what it replaces, accounting, merge or new area (spec R3)."""
     ctx = mm.ctx
-    if ctx.overcommit_memory == 0 and pages > ctx.page_alloc.managed_pages:
-        raise _error(errno.ENOMEM, "overcommit: one request larger than RAM")
-    ctx.committed += pages
-
-
-def charged(mm: MmStruct, pages: int, grow: Callable[[], R]) -> R:
-    """``grow()`` with ``pages`` charged to the commit counter; its failure takes the charge back. Raises OSError
-    ENOMEM.
-    """
-    charge_commit(mm, pages)
+    end = addr + length
+    pages = length >> 12
+    replaced = count_vma_pages_range(mm, addr, end)
+    if not may_expand_vm(mm, vm_flags, pages - replaced):
+        if ctx.mmap_fixed_fail_splits:
+            _gather(mm, addr, end)
+        raise _error(errno.ENOMEM, "mmap: over RLIMIT_AS or RLIMIT_DATA")
+    if not ctx.mmap_fixed_fail_keeps:
+        unmap_range(mm, addr, end)
+    if _accountable(vm_flags):
+        if ctx.mmap_fixed_fail_keeps:
+            _gather(mm, addr, end)
+        security_vm_enough_memory(mm, pages)
+        vm_flags |= VM_ACCOUNT
     try:
-        return grow()
+        if file is not None:
+            vm_flags = _seal_flags(vm_flags, file)
+        if ctx.mmap_fixed_fail_keeps:
+            unmap_range(mm, addr, end)
+        return _place(mm, addr, end, vm_flags, pgoff, file)
     except OSError:
-        mm.ctx.committed -= pages
+        if vm_flags & VM_ACCOUNT:
+            ctx.committed -= pages
         raise
 
 
-def _new_vma(mm: MmStruct, start: int, end: int, flags: int, pgoff: int, file: MappedFile | None = None) -> VmArea:
-    """A new area in the tree; raises OSError ENOMEM, nothing changed."""
-    vma = vm_area_alloc(mm, start, end, flags, pgoff, file)
-    insert_vma(mm, vma)
+def _place(mm: MmStruct, addr: int, end: int, vm_flags: int, pgoff: int, file: MappedFile | None) -> VmArea:
+    vma = vma_merge_new_range(mm, addr, end, vm_flags, file, pgoff)
+    if vma is None:
+        vma = vm_area_alloc(mm, addr, end, vm_flags, pgoff, file)
+        insert_vma(mm, vma)
+    if vm_flags & VM_LOCKED:
+        if vm_flags & _NEVER_LOCKED:
+            vma.set_flags(vma.flags & ~(VM_LOCKED | VM_LOCKONFAULT))
+        else:
+            mm.locked_vm += (end - addr) >> 12
     return vma
 
 
-def _mmap_region(mm: MmStruct, addr: int, length: int, vm_flags: int, pgoff: int, file: MappedFile | None) -> int:
-    _unmap(mm, addr, addr + length)
-    if _accountable(mm, vm_flags):
-        vm_flags |= VM_ACCOUNT
-        charged(mm, length >> 12, lambda: _new_vma(mm, addr, addr + length, vm_flags, pgoff, file))
-    else:
-        _new_vma(mm, addr, addr + length, vm_flags, pgoff, file)
-    return addr
+def _seal_flags(vm_flags: int, file: MappedFile) -> int:
+    """What the seals of a memfd leave of a shared mapping's rights (FINDINGS 16). Raises OSError EPERM."""
+    if file.seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE) and vm_flags & VM_SHARED:
+        if vm_flags & VM_WRITE:
+            raise _error(errno.EPERM, "mmap: the memfd is sealed against writing")
+        vm_flags &= ~VM_MAYWRITE
+    return vm_flags
+
+
+# -- munmap ---------------------------------------------------------------------------------------------------------
 
 
 def do_munmap(mm: MmStruct, addr: int, length: int) -> None:
     """Unmap [addr, addr + length). Raises OSError EINVAL, ENOMEM (spec R8)."""
-    if addr & ~PAGE_MASK or not length or addr > mm.task_size or length > mm.task_size - addr:
-        raise _error(errno.EINVAL, "munmap: unaligned, empty or outside the address space")
+    if addr & ~PAGE_MASK or addr > mm.task_size or length > mm.task_size - addr:
+        raise _error(errno.EINVAL, "munmap: unaligned or outside the address space")
+    end = addr + ((length + 4095) & PAGE_MASK)
+    if end == addr:
+        raise _error(errno.EINVAL, "munmap: length is 0")
     mm.mmap_lock.down_write()
     try:
-        _unmap(mm, addr, addr + ((length + 4095) & PAGE_MASK))
+        unmap_range(mm, addr, end)
     finally:
         mm.mmap_lock.up_write()
 
 
-def _unmap(mm: MmStruct, start: int, end: int) -> None:
-    """Remove everything in [start, end). Raises OSError ENOMEM; splits already made stay, as in Linux."""
+def _gather(mm: MmStruct, start: int, end: int) -> list[VmArea]:
+    """The areas that make up [start, end), cut at its ends. Raises OSError ENOMEM, EPERM; splits already made stay."""
     gone = areas_in(mm, start, end)
     if not gone:
-        return
-    first = gone[0]
+        return gone
+    if mm.ctx.mseal and any(vma.flags & VM_SEALED for vma in gone):
+        raise _error(errno.EPERM, "munmap: the range is sealed")
+    first, last = gone[0], gone[-1]
     if first.start < start:
-        if end < first.end and mm.map_count >= mm.ctx.max_map_count:
-            raise no_memory()
-        gone[0] = split_vma(mm, first, start, new_below=False, count_limit=False)
-    last = gone[-1]
+        if end < first.end and mm.map_count >= mm.ctx.sysctl.max_map_count:
+            raise no_memory("munmap: the hole would make one area more than vm.max_map_count")
+        split_vma(mm, first, start, new_below=True, count_limit=False)
     if end < last.end:
         split_vma(mm, last, end, new_below=False, count_limit=False)
-    erase_range(mm, gone[0].start, gone[-1].end)
-    _unmap_region(mm, gone)
+    return gone
 
 
-def _unmap_region(mm: MmStruct, gone: list[VmArea]) -> None:
-    """Zap and free ``gone``, areas that are already out of the tree, and the tables that cover nothing any more."""
+def unmap_range(mm: MmStruct, start: int, end: int) -> None:
+    """Remove everything in [start, end). Raises OSError ENOMEM; splits already made stay, as in Linux."""
+    gone = _gather(mm, start, end)
+    if gone:
+        erase_range(mm, gone[0].start, gone[-1].end)
+        _unmap_region(mm, gone)
+
+
+def _unmap_region(mm: MmStruct, gone: list[VmArea], *, uncharge: bool = True) -> None:
+    """Zap and free ``gone``, areas already out of the tree, and the tables that cover nothing any more."""
     if mm.rss > mm.hiwater_rss:
         mm.hiwater_rss = mm.rss
+    if mm.total_vm > mm.hiwater_vm:
+        mm.hiwater_vm = mm.total_vm
     low, high = gone[0].start, gone[-1].end
-    mas = MaState(mm.mm_mt, low, low)
-    previous = mas.prev(0)
-    following = find_vma(mm, high)
+    if mm.pgtables_bytes:
+        for vma in gone:
+            zap_page_range(mm, vma.start, vma.end)
+        previous = MaState(mm.mm_mt, low, low).prev(0)
+        following = find_vma(mm, high)
+        floor = previous.end if previous is not None else 0
+        mm.ctx.pt.free_pgtables(mm, floor, following.start if following is not None else mm.task_size + 4096)
     for vma in gone:
-        zap_page_range(mm, vma.start, vma.end)
-        if vma.flags & VM_ACCOUNT:
+        if vma.flags & VM_ACCOUNT and uncharge:
             mm.ctx.committed -= vma.pages
+        if vma.flags & VM_LOCKED:
+            mm.locked_vm -= vma.pages
         remove_vma(mm, vma)
-    floor = previous.end if previous is not None else 0
-    mm.ctx.pt.free_pgtables(mm, floor, following.start if following is not None else mm.task_size + 4096)
+
+
+# -- heap and stack -------------------------------------------------------------------------------------------------
 
 
 def do_brk(mm: MmStruct, brk: int) -> int:
     """Move the program break to ``brk``; the break that holds afterwards, never an error (spec R8)."""
     mm.mmap_lock.down_write()
     try:
-        old, new = (mm.brk + 4095) & PAGE_MASK, (brk + 4095) & PAGE_MASK
-        if brk < mm.start_brk or new > mm.task_size:
-            return mm.brk
-        try:
-            if new < old:
-                if not areas_in(mm, new, old):
-                    return mm.brk
-                _unmap(mm, new, old)
-            elif new > old:
-                _grow_heap(mm, old, new)
-        except OSError:
-            return mm.brk
-        mm.brk = brk
-        return brk
+        moved, locked = _do_brk(mm, brk)
     finally:
         mm.mmap_lock.up_write()
+    if locked:
+        populate_vma_range(mm, *locked, ignore_errors=True)
+    return moved
+
+
+def _do_brk(mm: MmStruct, brk: int) -> tuple[int, tuple[int, int] | None]:
+    old, new = (mm.brk + 4095) & PAGE_MASK, (brk + 4095) & PAGE_MASK
+    refused = mm.brk, None
+    if brk < mm.start_brk or new > mm.task_size:
+        return refused
+    if mm.owner is not None:
+        limit = mm.owner.rlimit(RLIMIT_DATA)
+        if limit < RLIM_INFINITY and brk - mm.start_brk + mm.end_data - mm.start_data > limit:
+            return refused
+    locked = None
+    try:
+        if new < old:
+            if not areas_in(mm, new, old):
+                return refused
+            unmap_range(mm, new, old)
+        elif new > old:
+            _grow_heap(mm, old, new)
+            if mm.def_flags & VM_LOCKED:
+                locked = old, new
+    except OSError:
+        return refused
+    mm.brk = brk
+    return brk, locked
 
 
 def _grow_heap(mm: MmStruct, old: int, new: int) -> None:
+    """Map [old, new) as heap. Raises OSError, nothing changed."""
     following = find_vma(mm, old)
-    if following is not None and new + 4096 > start_gap(following):
-        raise no_memory()
-    if mm.map_count > mm.ctx.max_map_count:
-        raise no_memory()
-    flags = VM_READ | VM_WRITE | _ANON_PROT | VM_ACCOUNT
-    heap: VmArea | None = mm.mm_mt.load(old - 1) if old else None
+    if following is not None and new + 4096 > start_gap(mm, following):
+        raise no_memory("brk: the next area is too close")
+    pages = (new - old) >> 12
+    flags = _RW_ACCOUNTED | mm.def_flags
+    if mm.def_flags & VM_LOCKED and not mlock_limit_allows(mm, pages):
+        raise _error(errno.EAGAIN, "brk: over RLIMIT_MEMLOCK")
+    if not may_expand_vm(mm, flags, pages):
+        raise no_memory("brk: over RLIMIT_AS or RLIMIT_DATA")
+    if mm.map_count > mm.ctx.sysctl.max_map_count:
+        raise no_memory("brk: too many areas (vm.max_map_count)")
 
     def grow() -> None:
-        if heap is not None and heap.file is None and heap.flags == flags:
+        heap: VmArea | None = mm.mm_mt.load(old - 1) if old else None
+        if heap is not None and _may_extend_heap(heap, flags, old):
             vma_resize(mm, heap, heap.start, new)
         else:
-            _new_vma(mm, old, new, flags, old >> 12)
+            insert_vma(mm, vm_area_alloc(mm, old, new, flags, old >> 12))
 
-    charged(mm, (new - old) >> 12, grow)
+    charged(mm, pages, grow)
+    if flags & VM_LOCKED:
+        mm.locked_vm += pages
+
+
+def _may_extend_heap(heap: VmArea, flags: int, old: int) -> bool:
+    """Whether new heap joins the area that ends at the old break: the merge rule, previous area only (R8)."""
+    return (
+        heap.end == old
+        and not heap.flags ^ flags
+        and heap.file is None
+        and heap.policy is None
+        and heap.uffd_ctx is None
+        and heap.anon_name is None
+        and heap.pgoff + heap.pages == old >> 12
+        and (heap.anon_vma is None or len(heap.anon_vma_chain) == 1)
+    )
 
 
 def setup_arg_pages(mm: MmStruct, stack_top: int, size: int) -> VmArea:
     """The stack area [stack_top - size, stack_top), growing down; ``size`` bytes. Raises OSError ENOMEM."""
     mm.mmap_lock.down_write()
     try:
-        flags = VM_READ | VM_WRITE | _ANON_PROT | VM_GROWSDOWN | VM_ACCOUNT
+        flags = _RW_ACCOUNTED | VM_GROWSDOWN
         start = stack_top - size
-        return charged(mm, size >> 12, lambda: _new_vma(mm, start, stack_top, flags, start >> 12))
+
+        def grow() -> VmArea:
+            vma = vm_area_alloc(mm, start, stack_top, flags, start >> 12)
+            insert_vma(mm, vma)
+            return vma
+
+        return charged(mm, size >> 12, grow)
     finally:
         mm.mmap_lock.up_write()
 
@@ -320,23 +425,34 @@ def expand_stack(mm: MmStruct, vma: VmArea, addr: int) -> bool:
     writing.
     """
     start = addr & PAGE_MASK
-    if start < mm.ctx.mmap_min_addr:
+    sysctl = mm.ctx.sysctl
+    if start < sysctl.lowest_address:
         return False
     previous = MaState(mm.mm_mt, vma.start, vma.start).prev(0)
     if (
         previous is not None
         and not previous.flags & VM_GROWSDOWN
-        and previous.flags & 7
-        and start - previous.end < _GUARD
+        and previous.flags & (VM_READ | VM_WRITE | VM_EXEC)
+        and start - previous.end < sysctl.stack_guard_gap << 12
     ):
         return False
-    if vma.end - start > mm.stack_limit:
+    pages = (vma.start - start) >> 12
+    if not may_expand_vm(mm, vma.flags, pages):
+        return False
+    if mm.owner is not None and vma.end - start > mm.owner.rlimit(RLIMIT_STACK):
+        return False
+    if vma.flags & VM_LOCKED and not mlock_limit_allows(mm, pages):
         return False
     try:
-        charged(mm, (vma.start - start) >> 12, lambda: vma_resize(mm, vma, start, vma.end))
+        charged(mm, pages, lambda: vma_resize(mm, vma, start, vma.end))
     except OSError:
         return False
+    if vma.flags & VM_LOCKED:
+        mm.locked_vm += pages
     return True
+
+
+# -- the end --------------------------------------------------------------------------------------------------------
 
 
 def exit_mmap(mm: MmStruct) -> None:
@@ -344,6 +460,7 @@ def exit_mmap(mm: MmStruct) -> None:
     ctx = mm.ctx
     mm.mmap_lock.down_write()
     areas = mm.areas()
+    mm.mm_mt.clear_in_rcu()
     mm.mm_mt.destroy()
     if areas:
         _unmap_region(mm, areas)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""mprotect (Linux: mm/mprotect.c; spec R8). Splits areas and changes entries; merging comes with the VMA issue.
+"""mprotect (Linux: mm/mprotect.c; spec R8 and ``mprotect-unaccount-unfaulted``).
 
 Areas are processed left to right and the first error stops: earlier ones stay changed, as in Linux.
 """
@@ -10,79 +10,143 @@ import errno
 
 import numpy as np
 
+from memtwin.abi.mman import PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE
 from memtwin.errors import InvariantBroken
 from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PRESENT, PROT_NONE, RW, SPECIAL
 from memtwin.hw.ram import PAGE_MASK
+from memtwin.mm.gup import populate_vma_range
 from memtwin.mm.mm_types import (
     VM_ACCESS_FLAGS,
     VM_ACCOUNT,
+    VM_GROWSDOWN,
     VM_HUGETLB,
+    VM_LOCKED,
     VM_NORESERVE,
+    VM_SEALED,
     VM_SHARED,
     VM_WRITE,
     MmStruct,
     VmArea,
-    vm_get_page_prot,
 )
-from memtwin.mm.mmap import charged
 from memtwin.mm.page import PG_ANON
 from memtwin.mm.page_table import LeafRows
-from memtwin.mm.vma import areas_in, split_vma
+from memtwin.mm.util import may_expand_vm, security_vm_enough_memory
+from memtwin.mm.vma import areas_in
 
-__all__ = ["do_mprotect"]
+__all__ = ["change_protection", "do_mprotect"]
 
 #: Bits that the area's protection decides; the rest of an entry (frame, dirty, software bits) stays.
 _PROT_BITS = PRESENT | PROT_NONE | RW | NX
 _NEVER_ACCOUNTED = VM_ACCOUNT | VM_WRITE | VM_HUGETLB | VM_SHARED | VM_NORESERVE
+_GROWS = PROT_GROWSDOWN | PROT_GROWSUP
 
 
 def do_mprotect(mm: MmStruct, start: int, length: int, prot: int) -> None:
-    """Change the protection of [start, start + length). Raises OSError EINVAL, ENOMEM, EACCES."""
-    if start & ~PAGE_MASK or prot & ~7:
-        raise OSError(errno.EINVAL, "mprotect: unaligned address or unknown protection")
+    """Change the protection of [start, start + length). Raises OSError EINVAL, ENOMEM, EACCES, EPERM (sealed)."""
+    grows = prot & _GROWS
+    prot &= ~_GROWS
+    if grows == _GROWS:
+        raise OSError(errno.EINVAL, "mprotect: both PROT_GROWSDOWN and PROT_GROWSUP")
+    if start & ~PAGE_MASK:
+        raise OSError(errno.EINVAL, "mprotect: unaligned address")
     if not length:
         return
     end = start + ((length + 4095) & PAGE_MASK)
-    if end > 1 << 64 or end <= start:
+    if end >= 1 << 64 or end <= start:
         raise OSError(errno.ENOMEM, "mprotect: the range wraps")
+    if prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC | PROT_SEM):
+        raise OSError(errno.EINVAL, "mprotect: unknown protection")
+    populate: list[tuple[int, int]] = []
     mm.mmap_lock.down_write()
     try:
-        position = start
-        for vma in areas_in(mm, start, end):
-            if vma.start > position:
-                break
-            stop = min(vma.end, end)
-            if (prot & VM_ACCESS_FLAGS) & ~(vma.flags >> 4):
-                raise OSError(errno.EACCES, "mprotect: more than the mapping may ever permit")
-            _fixup(mm, vma, max(vma.start, start), stop, (vma.flags & ~VM_ACCESS_FLAGS) | prot)
-            position = stop
-        if position < end:
-            raise OSError(errno.ENOMEM, f"mprotect: nothing is mapped at {position:#x}")
+        _protect_range(mm, start, end, prot & VM_ACCESS_FLAGS, grows, populate)
     finally:
         mm.mmap_lock.up_write()
+        for low, high in populate:
+            populate_vma_range(mm, low, high, ignore_errors=True)
 
 
-def _fixup(mm: MmStruct, vma: VmArea, start: int, end: int, flags: int) -> None:
-    """Give [start, end) of ``vma`` the new flags. Raises OSError ENOMEM."""
-    if flags == vma.flags:
-        return
-    pages = (end - start) >> 12
-
-    def split() -> None:
-        if vma.start < start:
-            split_vma(mm, vma, start, new_below=True)
-        if vma.end > end:
-            split_vma(mm, vma, end, new_below=False)
-
-    if flags & VM_WRITE and not vma.flags & _NEVER_ACCOUNTED:
-        flags |= VM_ACCOUNT
-        charged(mm, pages, split)
+def _protect_range(
+    mm: MmStruct, start: int, end: int, access: int, grows: int, populate: list[tuple[int, int]]
+) -> None:
+    areas = areas_in(mm, start, end)
+    if not areas:
+        raise OSError(errno.ENOMEM, "mprotect: nothing is mapped there")
+    first = areas[0]
+    if grows & PROT_GROWSDOWN:
+        if first.start >= end:
+            raise OSError(errno.ENOMEM, "mprotect: nothing is mapped there")
+        start = first.start
+        if not first.flags & VM_GROWSDOWN:
+            raise OSError(errno.EINVAL, "mprotect: PROT_GROWSDOWN on an area that does not grow down")
     else:
-        split()
-    mm.vm_stat_account(vma.flags, -pages)
-    vma.flags = flags
-    vma.page_prot = vm_get_page_prot(flags)
+        if first.start > start:
+            raise OSError(errno.ENOMEM, f"mprotect: nothing is mapped at {start:#x}")
+        if grows & PROT_GROWSUP:
+            raise OSError(errno.EINVAL, "mprotect: nothing grows up on x86")
+    prev: VmArea | None = first if start > first.start else (mm.mm_mt.load(start - 1) if start else None)
+    position = start
+    while position < end:
+        vma: VmArea | None = mm.mm_mt.load(position)
+        if vma is None:
+            raise OSError(errno.ENOMEM, f"mprotect: nothing is mapped at {position:#x}")
+        stop = min(vma.end, end)
+        if access & ~(vma.flags >> 4):
+            raise OSError(errno.EACCES, "mprotect: more than the mapping may ever permit")
+        if mm.ctx.mseal and vma.flags & VM_SEALED:
+            raise OSError(errno.EPERM, "mprotect: the area is sealed")
+        prev = _fixup(mm, prev, vma, position, stop, (vma.flags & ~VM_ACCESS_FLAGS) | access, populate)
+        position = stop
+
+
+def _fixup(
+    mm: MmStruct,
+    prev: VmArea | None,
+    vma: VmArea,
+    start: int,
+    end: int,
+    flags: int,
+    populate: list[tuple[int, int]],
+) -> VmArea:
+    """Give [start, end) of ``vma`` the new flags; the area it is in afterwards. Raises OSError ENOMEM.
+
+    Evaluated on the area before any merge or split: memory is charged when a private area becomes writable, and given
+    back (``mprotect-unaccount-unfaulted``) when an anonymous one that never had a page becomes unwritable.
+    """
+    old = vma.flags
+    if flags == old:
+        return vma
+    ctx = mm.ctx
+    pages = (end - start) >> 12
+    charged = 0
+    if flags & VM_WRITE:
+        if not may_expand_vm(mm, flags, pages) and may_expand_vm(mm, old, pages):
+            raise OSError(errno.ENOMEM, "mprotect: over RLIMIT_DATA")
+        if not old & _NEVER_ACCOUNTED:
+            security_vm_enough_memory(mm, pages)
+            charged = pages
+            flags |= VM_ACCOUNT
+    elif ctx.mprotect_unaccount and old & VM_ACCOUNT and vma.vm_ops is None and vma.anon_vma is None:
+        flags &= ~VM_ACCOUNT
+    try:
+        vma = ctx.modify.mprotect(mm, prev, vma, start, end, flags)
+    except OSError:
+        ctx.committed -= charged
+        raise
+    vma.set_flags(flags)
+    if mm.pgtables_bytes:
+        change_protection(mm, vma, start, end)
+    if old & VM_ACCOUNT and not flags & VM_ACCOUNT:
+        ctx.committed -= pages
+    if old & (VM_WRITE | VM_SHARED | VM_LOCKED) == VM_LOCKED and flags & VM_WRITE:
+        populate.append((start, end))
+    mm.vm_stat_account(old, -pages)
     mm.vm_stat_account(flags, pages)
+    return vma
+
+
+def change_protection(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
+    """Rewrite the entries of [start, end) for the protection of ``vma`` and flush."""
     change = _ChangeProtection(mm, vma)
     mm.ctx.pt.walk_range(mm, start, end, change)
     if change.changed:
@@ -96,18 +160,18 @@ class _ChangeProtection:
     A dirty anonymous page that only this area owns is made writable at once; anything else waits for its write fault.
     """
 
-    __slots__ = ("_ctx", "_prot", "_upgrade", "changed")
+    __slots__ = ("_ctx", "_executable", "_prot", "_upgrade", "changed")
 
     def __init__(self, mm: MmStruct, vma: VmArea) -> None:
         self._ctx = mm.ctx
         self._prot = vma.page_prot & _PROT_BITS
         self._upgrade = vma.flags & (VM_WRITE | VM_SHARED) == VM_WRITE
+        self._executable = vma.page_prot & (PRESENT | NX) == PRESENT
         self.changed = 0
 
     def few(self, index: int, count: int, addr: int) -> None:
         """A handful of entries of one table."""
-        ctx = self._ctx
-        q = ctx.ram.q
+        q = self._ctx.ram.q
         for i in range(index, index + count):
             entry = q[i]
             if not entry & (PRESENT | PROT_NONE):
@@ -119,8 +183,13 @@ class _ChangeProtection:
             if new != entry:
                 q[i] = new
                 self.changed += 1
-            if new & (PRESENT | NX) == PRESENT:
-                ctx.tlb.note_executable(pfn)
+            if self._executable:
+                self._becomes_code(pfn)
+
+    def _becomes_code(self, pfn: int) -> None:
+        """The page may have been written since a CPU last translated it."""
+        self._ctx.tlb.note_frame_changed(pfn)
+        self._ctx.tlb.note_executable(pfn)
 
     def _exclusive(self, pfn: int) -> bool:
         pages = self._ctx.pages
@@ -140,9 +209,9 @@ class _ChangeProtection:
             new[dirty] |= np.where(writable, np.uint64(RW), np.uint64(0))
         self.changed += int(np.count_nonzero(new != entries))
         batch.scatter(new)
-        if self._prot & (PRESENT | NX) == PRESENT:
+        if self._executable:
             for pfn in pfns[mapped].tolist():
-                self._ctx.tlb.note_executable(pfn)
+                self._becomes_code(pfn)
 
     def huge(self, index: int, order: int, addr: int) -> None:
         """No area maps huge leaves yet."""

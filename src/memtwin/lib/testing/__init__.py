@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the data structures' own tests run on: shims of slab and locks, models, and the tests that experiments repeat."""
+"""What the tests of data structures run on: shims of slab and locks, models, and tests that experiments repeat."""

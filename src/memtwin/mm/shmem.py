@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Files that live in memory (Linux: mm/shmem.c, mm/memfd.c), as far as mappings need them before tmpfs is built.
+
+A file has a size, seals and pages; there are no block limits, holes are not given back, and nothing is charged.
+Invariant: no page lies at or beyond the end of the file.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from memtwin.abi.fcntl import F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE
+from memtwin.mm.context import MmContext
+from memtwin.mm.filemap import AddressSpace
+from memtwin.mm.memory import zap_page_range
+from memtwin.mm.mm_types import FILE_VM_OPS, VM_MAYWRITE, VM_SHARED, VmOperations
+
+__all__ = ["ShmemFile", "ShmemInode"]
+
+
+class ShmemInode:
+    """One memory file. ``name`` as /proc/PID/maps shows it."""
+
+    __slots__ = ("ctx", "ino", "mapping", "name", "seals", "size")
+
+    def __init__(self, ctx: MmContext, name: str, *, sealable: bool) -> None:
+        ctx.mapping_ids += 1
+        self.ctx = ctx
+        self.ino = ctx.mapping_ids
+        self.name = name
+        self.size = 0
+        self.seals = 0 if sealable else F_SEAL_SEAL
+        self.mapping = AddressSpace(lambda index: b"", lambda: self.size, shmem=True)
+
+    def truncate(self, size: int) -> None:
+        """ftruncate(2). Raises OSError EINVAL, EPERM (sealed)."""
+        if size < 0:
+            raise OSError(errno.EINVAL, "ftruncate: negative length")
+        if (size < self.size and self.seals & F_SEAL_SHRINK) or (size > self.size and self.seals & F_SEAL_GROW):
+            raise OSError(errno.EPERM, "ftruncate: the file is sealed")
+        if size < self.size:
+            self._shrink(size)
+        self.size = size
+
+    def _shrink(self, size: int) -> None:
+        """Unmap and drop what lies behind the new end, private copies included; zero the rest of the last page."""
+        first = (size + 4095) >> 12
+        for mm in self.ctx.mms.values():
+            for vma in mm.areas():
+                if vma.file is None or vma.file.mapping is not self.mapping:
+                    continue
+                start = vma.start + max(first - vma.pgoff, 0) * 4096
+                if start < vma.end:
+                    zap_page_range(mm, start, vma.end)
+        self.mapping.drop_from(self.ctx, first)
+        last = self.mapping.folios.get(size >> 12)
+        if size & 4095 and last is not None:
+            start = (last << 12) + (size & 4095)
+            self.ctx.ram.mem[start : (last + 1) << 12] = bytes(4096 - (size & 4095))
+
+    def add_seals(self, seals: int) -> None:
+        """F_ADD_SEALS. Raises OSError EPERM, EINVAL, EBUSY (a writable shared mapping exists)."""
+        if seals & ~0x3F:
+            raise OSError(errno.EINVAL, "F_ADD_SEALS: unknown seal")
+        if self.seals & F_SEAL_SEAL:
+            raise OSError(errno.EPERM, "F_ADD_SEALS: sealed against seals")
+        if seals & F_SEAL_WRITE and not self.seals & F_SEAL_WRITE and self._mapped_writable():
+            raise OSError(errno.EBUSY, "F_ADD_SEALS: a shared mapping may write")
+        self.seals |= seals
+
+    def _mapped_writable(self) -> bool:
+        both = VM_SHARED | VM_MAYWRITE
+        return any(
+            vma.file is not None and vma.file.mapping is self.mapping and vma.flags & both == both
+            for mm in self.ctx.mms.values()
+            for vma in mm.areas()
+        )
+
+
+class ShmemFile:
+    """An open memory file; what ``do_mmap`` maps."""
+
+    __slots__ = ("inode", "readable", "writable")
+
+    def __init__(self, inode: ShmemInode, *, readable: bool = True, writable: bool = True) -> None:
+        self.inode = inode
+        self.readable = readable
+        self.writable = writable
+        inode.mapping.opened(inode.ctx)
+
+    def close(self) -> None:
+        """The descriptor is gone."""
+        self.inode.mapping.closed(self.inode.ctx)
+
+    @property
+    def mapping(self) -> AddressSpace:
+        """Its pages."""
+        return self.inode.mapping
+
+    @property
+    def path(self) -> str:
+        """Name in /proc/PID/maps."""
+        return self.inode.name
+
+    @property
+    def dev(self) -> tuple[int, int]:
+        """Device of the internal tmpfs."""
+        return (0, 1)
+
+    @property
+    def ino(self) -> int:
+        """Inode number."""
+        return self.inode.ino
+
+    @property
+    def seals(self) -> int:
+        """F_SEAL_* bits."""
+        return self.inode.seals
+
+    @property
+    def vm_ops(self) -> VmOperations | None:
+        """Ordinary file operations."""
+        return FILE_VM_OPS
