@@ -95,7 +95,7 @@ def test_status_and_statm_tell_the_counters(machine):
 
 def test_sysctls_tell_what_the_kernel_uses(machine):
     vfs = machine.kernel.syscalls.vfs
-    machine.kernel.mm_ctx.max_map_count = 77
+    machine.kernel.mm_ctx.sysctl.max_map_count = 77
     assert vfs.text("/proc/sys/vm/max_map_count") == "77\n"
     assert vfs.text("/proc/sys/kernel/osrelease") == "6.7.0-rc1\n"
     machine.kernel.clock.advance(12_345_678_901)

@@ -183,7 +183,7 @@ def test_limits(guest):
     assert opened[-1] == -errno.EMFILE and max(opened) == 4
     guest.write(struct.pack("<QQ", 1 << 20, 1 << 30))
     assert guest.call("prlimit64", 0, 3, BUF, 0) == 0
-    assert guest.process.mm.stack_limit == 1 << 20
+    assert guest.process.task.rlimit(3) == 1 << 20
 
 
 def test_affinity_tells_the_cpus(guest):

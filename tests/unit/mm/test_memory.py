@@ -8,6 +8,7 @@ import pytest
 
 from memtwin import Machine
 from memtwin.abi.mman import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE
+from memtwin.abi.resource import RLIMIT_STACK
 from memtwin.abi.signal import SEGV_ACCERR, SEGV_MAPERR, SIGSEGV
 from memtwin.errors import FatalSignal, MemtwinError, ProcessKilled
 from memtwin.hw.paging import ACCESSED, DIRTY, NX, RW, SPECIAL
@@ -137,7 +138,7 @@ def test_write_only_and_exec_only_memory_is_readable(p):
 def test_stack_grows_down_but_not_past_its_limit(p):
     stack = p.vmas()[-1]
     top = stack.end
-    p.mm.stack_limit = 16 << 20
+    p.setrlimit(RLIMIT_STACK, 16 << 20)
     p.touch(stack.start - 5 * PAGE, True)
     assert p.vmas()[-1].start == top - (8 << 20) - 5 * PAGE
     with pytest.raises(FatalSignal):
@@ -147,7 +148,7 @@ def test_stack_grows_down_but_not_past_its_limit(p):
 
 def test_stack_does_not_grow_into_an_accessible_neighbour(p):
     """R7, live 6.18: accessible mapping 16 pages below: SIGSEGV; the same mapping PROT_NONE: grows."""
-    p.mm.stack_limit = 64 << 20
+    p.setrlimit(RLIMIT_STACK, 64 << 20)
     stack = p.vmas()[-1]
     below = stack.start - 17 * PAGE
     p.mmap(below, PAGE, RW_PROT, MAP_PRIVATE | MAP_ANONYMOUS | 0x10)
