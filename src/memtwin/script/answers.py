@@ -136,13 +136,14 @@ def quoted(text: str) -> str:
     return os.fsencode(text).decode("latin-1")[:_QUOTED]
 
 
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 _SHORT_ESCAPE: Final = re.compile(r"\\(.)|\x7f")
 _LONG_ESCAPES: Final = {"b": "\\u0008", "t": "\\u0009", "n": "\\u000a", "f": "\\u000c", "r": "\\u000d"}
 
 
-def json_line(answer: Mapping[str, Any]) -> str:
+def json_line(answer: dict[str, Any]) -> str:
     """One line of compact JSON; control characters always as ``\\u00XX``."""
-    text = json.dumps(answer, separators=(",", ":"))
+    text = _ENCODE(answer)
     if "\\" not in text and "\x7f" not in text:
         return text
     return _SHORT_ESCAPE.sub(lambda match: _LONG_ESCAPES.get(match[1], match[0]) if match[1] else "\\u007f", text)

@@ -55,14 +55,26 @@ class Classes:
     def flags(self, process: Process, pfn: int) -> int:
         """Its entry in /proc/kpageflags."""
         if pfn not in self._flags:
-            entry = method(process, "read_file_at")("/proc/kpageflags", pfn * 8, 8)
-            self._flags[pfn] = int.from_bytes(entry, "little")
+            self._flags[pfn] = int.from_bytes(_bytes(process, "/proc/kpageflags", pfn * 8, 8), "little")
         return self._flags[pfn]
 
 
 def _text(process: Process, path: str) -> str:
-    content = method(process, "read_file")(path)
+    """A whole file. Every file that a dump reads is there in Linux: one that is missing is not modelled."""
+    try:
+        content = method(process, "read_file")(path)
+    except OSError as error:
+        raise NotModelled(f"{path}: {error.strerror}") from None
     return content if isinstance(content, str) else content.decode("utf-8", "surrogateescape")
+
+
+def _bytes(process: Process, path: str, offset: int, size: int) -> bytes:
+    """At most ``size`` bytes of a file that is too long to be read at once."""
+    try:
+        data: bytes = method(process, "read_file_at")(path, offset, size)
+    except OSError as error:
+        raise NotModelled(f"{path}: {error.strerror}") from None
+    return data
 
 
 def _name(name: str) -> str:
@@ -134,14 +146,13 @@ def _entry(process: Process, value: int, classes: Classes) -> tuple[str, int]:
 
 
 def _pagemap(process: Process, within: Range, classes: Classes) -> Fields:
-    read = method(process, "read_file_at")
     runs: list[list[Any]] = []
     looked = 0
     for start, end, _ in list(areas(process)):
         at, stop = max(start, within[0]), min(end, within[1])
         open_ = False  # a run can not go on over the border of an area
         while at < stop and looked <= _MAX_PAGES:
-            data: bytes = read("/proc/self/pagemap", at // PAGE * 8, min((stop - at) // PAGE, _CHUNK) * 8)
+            data = _bytes(process, "/proc/self/pagemap", at // PAGE * 8, min((stop - at) // PAGE, _CHUNK) * 8)
             if len(data) < 8:
                 break
             looked += len(data) // 8

@@ -62,7 +62,7 @@ class Line:
 
 def split(text: str) -> list[str]:
     """The words of a line; blanks, tabs and carriage returns part them."""
-    return [word for word in re.split("[ \t\r]+", text) if word]
+    return [word for word in text.replace("\t", " ").replace("\r", " ").split(" ") if word]
 
 
 def strip_comment(text: str) -> str:
@@ -70,11 +70,9 @@ def strip_comment(text: str) -> str:
     return text.partition("#")[0]
 
 
-def parse_line(text: str) -> Line | None:
-    """Split a line without its comment; None if nothing stands in it. Raises BadLine."""
+def parse_line(text: str) -> Line:
+    """Take a line without its comment apart; something must stand in it. Raises BadLine."""
     words = split(text)
-    if not words:
-        return None
     proc, var = "main", None
     if words[0].startswith("@"):
         proc = words.pop(0)[1:]

@@ -89,14 +89,11 @@ class Script:
 
     # -- lines ----------------------------------------------------------------------------------------------------
 
-    def answer(self, text: str) -> Answer | None:
-        """Do one line (without its comment) and return its answer; None if nothing stands in it."""
-        if not split(text):
-            return None
+    def answer(self, text: str) -> Answer:
+        """Do one line (without its comment, not empty) and return its answer."""
         self.number += 1
         try:
             line = parse_line(text)
-            assert line is not None
             operation = OPERATIONS.get(line.op)
             if operation is None:
                 raise BadLine("unknown operation")
@@ -278,12 +275,14 @@ class Runner:
             self._close()
 
     def _line(self, text: str) -> Answer | None:
-        words = split(text)
-        if not words:
+        if not text.strip(" \t\r"):
             return None
-        if words[0] == "script":
-            self._start(words[1] if len(words) > 1 else "")
-            return {"script": quoted(words[1] if len(words) > 1 else "")}
+        if text.lstrip(" \t\r").startswith("script"):
+            words = split(text)
+            if words[0] == "script":
+                name = words[1] if len(words) > 1 else ""
+                self._start(name)
+                return {"script": quoted(name)}
         if self.script is None:
             self._start("")
         assert self.script is not None

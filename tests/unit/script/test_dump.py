@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from typing import Any
 
@@ -183,6 +184,10 @@ def test_default_views_and_their_order(fake: Any, ask: Any) -> None:
 def test_a_view_that_is_missing_makes_the_dump_not_modelled(fake: Any, ask: Any) -> None:
     process = fake(files={"/proc/self/maps": MAPS})
     assert ask(process, "dump maps pagemap") == [{"i": 1, "op": "dump", "error": "not modelled"}]
+    for call in ("read_file", "read_file_at"):
+        process.does[call] = OSError(errno.ENOENT, "No such file or directory")
+        (answer,) = ask(process, "dump maps pagemap", explain=True)
+        assert answer["error"] == "not modelled"
 
 
 def test_bad_arguments(fake: Any, ask: Any) -> None:

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memtwin.script.grammar import MASK, SYMBOLS, BadLine, Line, expression, flags, parse_line, signed, strip_comment
+from memtwin.script.grammar import (
+    MASK,
+    SYMBOLS,
+    BadLine,
+    Line,
+    expression,
+    flags,
+    parse_line,
+    signed,
+    split,
+    strip_comment,
+)
 from memtwin.script.names import FLAGS
 
 VARIABLES = {"$a": 0x5000, "AS0": 8192 << 10, "DATA0": 0}
@@ -116,7 +127,7 @@ def test_bad_line(text: str, why: str) -> None:
 
 
 def test_nothing_in_a_line() -> None:
-    assert parse_line(strip_comment("  \t# mmap 0 1p")) is None
+    assert split(strip_comment("  \t# mmap 0 1p")) == []
     assert strip_comment("brk K#+1p # x") == "brk K"
 
 
