@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import subprocess
@@ -347,6 +348,65 @@ def test_maps_look_as_natively(cc, twin, native):
     ours, theirs = lines(twin([program]).out), lines(native(["setarch", "-R", program]).out)
     assert ours == theirs
     assert len(ours) >= 5
+
+
+BREAK = r"""
+static char bss[5000];
+int data = 7;
+void _start(void) {
+    long brk, value;
+    __asm__ volatile("syscall" : "=a"(brk) : "a"(12), "D"(0) : "rcx", "r11", "memory");
+    char text[18];
+    for (int i = 0; i < 16; i++)
+        text[15 - i] = "0123456789abcdef"[brk >> 4 * i & 15];
+    text[16] = '\\n', text[17] = bss[data];
+    __asm__ volatile("syscall" : "=a"(value) : "a"(1), "D"(1), "S"(text), "d"(17) : "rcx", "r11", "memory");
+    __asm__ volatile("syscall" : "=a"(value) : "a"(231), "D"(0));
+}"""
+
+
+@pytest.mark.live
+def test_the_heap_begins_where_linux_lets_it_begin(cc, twin, native):
+    program = cc("break", BREAK, "-nostartfiles")
+    if native(["setarch", "-R", "true"]).status:
+        pytest.skip("address randomisation can not be switched off here")
+    ran, expected = twin([program]), native(["setarch", "-R", program])
+    assert ran.out == expected.out and len(ran.out) == 17
+
+
+def test_one_read_takes_megabytes(cc, twin, tmp_path):
+    (tmp_path / "big").write_bytes(bytes(i % 251 for i in range(3_500_000)))
+    source = """
+    #include <fcntl.h>
+    #include <stdio.h>
+    static unsigned char buf[4000000];
+    int main(void) {
+        int fd = open("big", O_RDONLY), bad = 0;
+        long n = read(fd, buf, sizeof buf);
+        for (long i = 0; i < n; i++) bad += buf[i] != i % 251;
+        printf("%ld %d %ld\\n", n, bad, (long)read(fd, buf, 1));
+        return 0;
+    }"""
+    assert twin([cc("big", source)], cwd=tmp_path).out == b"3500000 0 0\n"
+
+
+def test_exit_closes_what_the_program_left_open(cc, twin):
+    source = """
+    #include <fcntl.h>
+    #include <sys/mman.h>
+    int main(void) {
+        for (int i = 0; i < 50; i++)
+            mmap(0, 4096, 1, MAP_PRIVATE, open("/etc/passwd", O_RDONLY), 0);
+        return open("/", O_RDONLY) != 53;
+    }"""
+    program = cc("leave", source)
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    ran = twin([program])
+    assert ran.status == 0
+    assert not ran.program.task.files.fds
+    gc.collect()  # a dead address space is a cycle of its areas, which hold the mapped files
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 ESCAPES = r"""
