@@ -10,7 +10,8 @@
  * may disturb what is observed: every page of the image is resident before the first line and made so again after each
  * fork, and counters are read directly around the system call.
  *
- * Build: cc -static -no-pie -O2 executor.c. Needs root (namespaces, the place of the heap, page frame numbers).
+ * Build: cc -static -no-pie -O2 -Wl,-Ttext-segment=0x30000000 executor.c, so that nothing of it is where low hints and
+ * MAP_32BIT lead. Needs root (namespaces, the place of the heap, page frame numbers).
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -991,7 +992,7 @@ static void put_signal(void)
 	char number[16];
 	snprintf(number, sizeof number, "%d", sh->code);
 	put(is_segv ? ",\"sig\":\"SIGSEGV\",\"code\":\"" : ",\"sig\":\"SIGBUS\",\"code\":\"");
-	put(!known ? number : is_segv ? segv[code] : bus[code]);
+	put(sh->code == SI_KERNEL ? "SI_KERNEL" : !known ? number : is_segv ? segv[code] : bus[code]);
 	put("\",\"at\":\"");
 	put_address(sh->at);
 	put("\"");
@@ -1118,12 +1119,12 @@ static void await_exit(void)
 	put(",\"ret\":0}\n");
 	sh->exiting = -1;
 }
-static void run_line(const struct op *op, const char *variable, char **words, int n)
+static int run_line(const struct op *op, const char *variable, char **words, int n)
 {
 	struct request q = {0};
 	struct rusage before, after;
 	if (parse_arguments(op, words, n, &q))
-		return answer_error("bad arguments");
+		return answer_error("bad arguments"), 0;
 	if (op->id == EXIT)
 		leave();
 	sh->sig = 0;
@@ -1133,7 +1134,7 @@ static void run_line(const struct op *op, const char *variable, char **words, in
 	if (op->id == FORK) {
 		ret = fork_process(q.word);
 		if (ret == 1)
-			return; /* the child: its turn comes */
+			return 1; /* the child: its turn comes */
 		before = after = (struct rusage){0};
 	} else {
 		getrusage(RUSAGE_SELF, &before);
@@ -1154,8 +1155,9 @@ static void run_line(const struct op *op, const char *variable, char **words, in
 	if (after.ru_majflt != before.ru_majflt)
 		put_field("maj", after.ru_majflt - before.ru_majflt);
 	put("}\n");
+	return 0;
 }
-/* One line of the script. True if it is another process's turn (the line is not used up). */
+/* One line of the script. True if it is another process's turn now. */
 static int step(void)
 {
 	char *line = sh->text + sh->text_pos, *words[24], *variable = NULL, *op_word;
@@ -1212,8 +1214,7 @@ static int step(void)
 		op++;
 	if (!op->name)
 		return answer_error("unknown operation"), 0;
-	run_line(op, variable, word, n);
-	return 0;
+	return run_line(op, variable, word, n);
 }
 static void take_turns(void)
 {
@@ -1223,10 +1224,11 @@ static void take_turns(void)
 			futex(&sh->token, FUTEX_WAIT, token);
 		if (sh->exiting >= 0)
 			await_exit();
-		while (sh->text_pos < sh->text_len)
-			if (step() || __atomic_load_n(&sh->token, __ATOMIC_SEQ_CST) != (uint32_t)self)
-				break;
-		if (sh->text_pos >= sh->text_len) {
+		/* once the token is passed, nothing of the shared state is ours to look at */
+		int passed = 0;
+		while (!passed && sh->text_pos < sh->text_len)
+			passed = step();
+		if (!passed) {
 			sh->done = 1;
 			_exit(0);
 		}
