@@ -216,7 +216,7 @@ class _Mremap:
     def _check_clean(self) -> list[tuple[VmArea, int, int]]:
         """6.17: everything that can refuse the move is looked at before anything is unmapped; the pieces to move."""
         mm = self.mm
-        end = self.addr + self.old_len
+        end = self.addr + min(self.old_len, self.new_len)
         vma: VmArea | None = mm.mm_mt.load(self.addr)
         assert vma is not None
         if not self.old_len and not vma.flags & (VM_SHARED | VM_MAYSHARE):

@@ -15,7 +15,7 @@ from memtwin.mm.filemap import AddressSpace
 from memtwin.mm.memory import zap_page_range
 from memtwin.mm.mm_types import FILE_VM_OPS, VM_MAYWRITE, VM_SHARED, VmOperations
 
-__all__ = ["ShmemFile", "ShmemInode"]
+__all__ = ["DevZero", "ShmemFile", "ShmemInode"]
 
 
 class ShmemInode:
@@ -77,6 +77,20 @@ class ShmemInode:
         )
 
 
+class DevZero(ShmemInode):
+    """/dev/zero: its private mappings are anonymous memory; it has no size to exceed."""
+
+    __slots__ = ()
+
+    def __init__(self, ctx: MmContext) -> None:
+        super().__init__(ctx, "/dev/zero", sealable=False)
+        self.size = 1 << 62
+
+    def truncate(self, size: int) -> None:
+        """A device can not be truncated."""
+        raise OSError(errno.EINVAL, "ftruncate: a device")
+
+
 class ShmemFile:
     """An open memory file; what ``do_mmap`` maps."""
 
@@ -119,5 +133,5 @@ class ShmemFile:
 
     @property
     def vm_ops(self) -> VmOperations | None:
-        """Ordinary file operations."""
-        return FILE_VM_OPS
+        """Ordinary file operations; none for /dev/zero."""
+        return None if isinstance(self.inode, DevZero) else FILE_VM_OPS

@@ -132,6 +132,7 @@ def _vm_area_free(mm: MmStruct, vma: VmArea) -> None:
     unlink_anon_vmas(mm.ctx, vma)
     if vma.file is not None:
         vma.file.mapping.unmapped(mm.ctx)
+        vma.file = None
     mm.ctx.vma_cache.free(vma.addr)
 
 

@@ -57,7 +57,10 @@ def do_user_addr_fault(task: FaultingTask, addr: int, error_code: int) -> Signal
         probe(addr, 0, error_code)
     if addr >= mm.task_size:
         ctx.fault_stats.sigsegv += 1
-        return SignalInfo(SIGSEGV, SI_KERNEL if addr >= 1 << 63 else SEGV_MAPERR, addr)
+        # An address that is not canonical is a general protection fault, which names no address.
+        if 1 << 47 <= addr < (1 << 64) - (1 << 47):
+            return SignalInfo(SIGSEGV, SI_KERNEL, 0)
+        return SignalInfo(SIGSEGV, SEGV_MAPERR, addr)
     lock = mm.mmap_lock
     lock.down_read()
     vma: VmArea | None = mm.mm_mt.load(addr)
