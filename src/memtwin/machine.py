@@ -5,10 +5,12 @@ section 4).
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from tempfile import TemporaryFile
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from memtwin.changes import resolve
 from memtwin.errors import BadInput
@@ -17,7 +19,7 @@ from memtwin.hw.ram import Ram
 from memtwin.kernel.kernel import Kernel
 from memtwin.process import Process
 
-__all__ = ["Machine", "parse_size"]
+__all__ = ["Machine", "RunResult", "parse_size"]
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 #: What x86-64 with 4-level paging can address physically, and what a host can still reserve.
@@ -46,6 +48,15 @@ def _node_pages(memory: int, nodes: int | Sequence[int | str]) -> list[int]:
     if nodes > 1 and not share:
         raise BadInput(f"{memory} bytes are too little for {nodes} NUMA nodes")
     return [share] * (nodes - 1) + [total - share * (nodes - 1)]
+
+
+class RunResult(NamedTuple):
+    """How a program ended: exit status (128 + signal when killed), what it printed if captured, page faults trapped."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+    faults: int
 
 
 class Machine:
@@ -87,6 +98,33 @@ class Machine:
     def spawn(self, name: str = "proc") -> Process:
         """A process without a program, driven by system calls: no ASLR, 8 MiB stack area, empty heap at 0x800000000."""
         return Process.spawn(self.kernel, name)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        capture: bool = False,
+    ) -> RunResult:
+        """Run a program to its end: ``argv[0]`` is searched along PATH, host files are read-only.
+
+        ``env``: its environment instead of a small fixed one; ``capture``: keep what it prints (it then reads nothing)
+        instead of handing our own standard streams through. Raises BadInput where the program can not be started.
+        """
+        from memtwin.cpu.loop import DEFAULT_ENV, Program
+
+        environment = DEFAULT_ENV if env is None else env
+        if not capture:
+            program = Program(self.kernel, argv, env=environment, cwd=cwd)
+            return RunResult(program.run(), b"", b"", program.faults)
+        with open(os.devnull, "rb") as nothing, TemporaryFile() as out, TemporaryFile() as err:
+            stdio = nothing.fileno(), out.fileno(), err.fileno()
+            program = Program(self.kernel, argv, env=environment, cwd=cwd, stdio=stdio)
+            status = program.run()
+            out.seek(0)
+            err.seek(0)
+            return RunResult(status, out.read(), err.read(), program.faults)
 
     def check(self) -> None:
         """Check every invariant. Raises InvariantBroken."""

@@ -2,6 +2,7 @@
 """The machine and its processes: descriptions, isolation, boot cost, determinism, memory per page."""
 
 import json
+import struct
 import subprocess
 import sys
 
@@ -75,6 +76,27 @@ def test_exit_is_final():
             with pytest.raises(ProcessKilled):
                 call()
         machine.kernel.check_no_leak()
+
+
+def test_run_a_program_and_keep_what_it_prints(tmp_path):
+    """A program without a C library, given as bytes: write(1, "hi\\n", 3); exit(7)."""
+    code = bytes.fromhex("b801000000 bf01000000 488d3513000000 ba03000000 0f05 b83c000000 bf07000000 0f05") + b"hi\n"
+    entry = 0x400078
+    header = (
+        b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, entry, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    )
+    size = 0x78 + len(code)
+    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, size, size, 0x1000)
+    path = tmp_path / "hi"
+    path.write_bytes(header + segment + code)
+    path.chmod(0o755)
+    with Machine("64M") as machine:
+        result = machine.run([str(path)], capture=True)
+        assert (result.status, result.stdout, result.stderr) == (7, b"hi\n", b"") and result.faults > 0
+        machine.check()
+        machine.kernel.check_no_leak()
+        with pytest.raises(BadInput):
+            machine.run(["/no/such/program"])
 
 
 def test_public_names():
