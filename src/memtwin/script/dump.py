@@ -14,6 +14,7 @@ from memtwin.errors import NotModelled
 from memtwin.script.answers import address, in_window
 from memtwin.script.grammar import PAGE
 from memtwin.script.operations import Fields, method
+from memtwin.script.tmpfs import ROOT
 
 if TYPE_CHECKING:
     from memtwin.process import Process
@@ -32,8 +33,6 @@ _STATUS: Final = (*_RELATIVE, "VmLck", "VmSwap", "HugetlbPages", "VmPin")
 
 _MAPS_LINE: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (\S+) ([0-9a-f]+) \S+ \S+ *(.*)")
 _HEAD: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ")
-#: Names of what is on no file system of the script's.
-_KERNEL_FILES: Final = ("/dev/zero", "/memfd:", "/SYSV", "/anon_hugepage")
 #: Pages of an address space that one dump looks at, at most, and how many it reads at once.
 _MAX_PAGES: Final = 1 << 21
 _CHUNK: Final = 1 << 16
@@ -80,7 +79,7 @@ def _bytes(process: Process, path: str, offset: int, size: int) -> bytes:
 def _name(name: str) -> str:
     """A file's name as an answer has it: files of the script's own tmpfs without the place where that is mounted."""
     name = name.replace('"', "").replace("\\", "")
-    return "tmpfs:" + name if name.startswith("/") and not name.startswith(_KERNEL_FILES) else name
+    return "tmpfs:" + name.removeprefix(ROOT) if name.startswith(ROOT + "/") else name
 
 
 def areas(process: Process) -> Iterator[tuple[int, int, str]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from memtwin.mm import vma as mm_vma
+from memtwin.mm.vma import explain_merge
 from memtwin.script import dump
 from memtwin.script.answers import in_window
 
@@ -94,5 +94,4 @@ def _areas(process: Process) -> list[VmArea]:
 
 
 def _why_apart(previous: VmArea, following: VmArea) -> list[str]:
-    explain_merge = getattr(mm_vma, "explain_merge", None)
-    return list(explain_merge(previous, following)) if explain_merge is not None else ["not modelled"]
+    return [str(why) for why in explain_merge(previous, following)]

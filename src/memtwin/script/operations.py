@@ -2,7 +2,8 @@
 """The operations of the script language: what their arguments are and which call of ``Process`` does them.
 
 An operation that ``Process`` can not do yet raises NotModelled; so does a row without a handler. Those that concern
-the script and not one process (fork, exit, dump, echo, uffd_policy) are rows here and are done in ``run``.
+the script and not one process (fork, exit, open, unlink, dump, echo, uffd_policy) are rows here and are done in
+``run``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from memtwin.abi.prctl import PR_GET_MEMORY_MERGE, PR_SET_MEMORY_MERGE, PR_SET_THP_DISABLE
 from memtwin.errors import FatalSignal, NotModelled
 from memtwin.script.answers import Runs, byte_runs, signal_fields
 from memtwin.script.grammar import MASK, PAGE, BadLine, expression, flags, signed
@@ -30,15 +32,7 @@ ADDRESS: Final = "address"
 NUMBER: Final = "number"
 FILE: Final = "file"
 
-_O_RDWR_CREAT: Final = FLAGS["open"]["rdwr"] | FLAGS["open"]["creat"]
 _UFFD_DEFAULT: Final = FLAGS["uffd"]["cloexec"] | FLAGS["uffd"]["nonblock"]
-_F_ADD_SEALS: Final = 1033
-_F_GET_SEALS: Final = 1034
-_PR_SET_THP_DISABLE: Final = 41
-_PR_SET_MEMORY_MERGE: Final = 67
-_PR_GET_MEMORY_MERGE: Final = 68
-_PR_SET_VMA: Final = 0x53564D41
-_PR_SET_VMA_ANON_NAME: Final = 0
 #: Most bytes that one mincore (one a page), pread, pwrite, vm_read or vm_write moves; on a live kernel they need room.
 _BUFFER: Final = 256 << 10
 #: MADV_HWPOISON and MADV_SOFT_OFFLINE: a script that may also run on a live kernel does not poison its memory.
@@ -178,26 +172,10 @@ def _mincore(process: Process, args: list[Any], fields: Fields) -> int:
 # -- files --------------------------------------------------------------------------------------------------------
 
 
-def _path(name: str) -> str:
-    """The file of that name on the script's own tmpfs; only the zero device is outside."""
-    return name if name == "/dev/zero" else "/" + name
-
-
-def _open(process: Process, args: list[Any], _fields: Fields) -> int:
-    name, mode = (*args, _O_RDWR_CREAT)[:2]
-    fd: int = method(process, "open")(_path(name), mode)
-    return fd
-
-
 def _memfd(process: Process, args: list[Any], _fields: Fields) -> int:
     name, mode = (*args, 0)[:2]
     fd: int = method(process, "memfd_create")(name, mode)
     return fd
-
-
-def _unlink(process: Process, args: list[Any], _fields: Fields) -> int:
-    method(process, "unlink")(_path(args[0]))
-    return 0
 
 
 def _fstat(process: Process, args: list[Any], fields: Fields) -> int:
@@ -221,15 +199,6 @@ def _pwrite(process: Process, args: list[Any], _fields: Fields) -> int:
         raise _too_big()
     done: int = method(process, "pwrite")(fd, bytes([value & 0xFF]) * length, offset)
     return done
-
-
-def _addseals(process: Process, args: list[Any], _fields: Fields) -> int:
-    return method(process, "fcntl")(args[0], _F_ADD_SEALS, args[1]) or 0
-
-
-def _getseals(process: Process, args: list[Any], _fields: Fields) -> int:
-    seals: int = method(process, "fcntl")(args[0], _F_GET_SEALS)
-    return seals
 
 
 # -- limits, policies, prctl --------------------------------------------------------------------------------------
@@ -265,9 +234,9 @@ def _prctl(option: int) -> Handler:
 
 
 def _anon_name(process: Process, args: list[Any], _fields: Fields) -> int:
-    """The name stands in the guest's memory in Linux; here the call is given its text."""
-    addr, length, name = (*args, 0)[:3]
-    return method(process, "prctl")(_PR_SET_VMA, _PR_SET_VMA_ANON_NAME, addr, length, name) or 0
+    addr, length, name = (*args, None)[:3]
+    method(process, "prctl_set_vma_anon_name")(addr, length, name)
+    return 0
 
 
 # -- userfaultfd --------------------------------------------------------------------------------------------------
@@ -321,21 +290,21 @@ def _table() -> Iterator[Operation]:
     yield row("vm_read", "addr len ? proc", _vm_read)
     yield row("vm_write", "addr len number ? proc", _vm_write)
     yield row("anon_name", "addr len ? name", _anon_name)
-    yield row("merge", "number", _prctl(_PR_SET_MEMORY_MERGE))
-    yield row("get_merge", "", _prctl(_PR_GET_MEMORY_MERGE))
-    yield row("thp_disable", "number", _prctl(_PR_SET_THP_DISABLE))
+    yield row("merge", "number", _prctl(PR_SET_MEMORY_MERGE))
+    yield row("get_merge", "", _prctl(PR_GET_MEMORY_MERGE))
+    yield row("thp_disable", "number", _prctl(PR_SET_THP_DISABLE))
 
     yield row("memfd", "name ? memfd", _memfd, FILE)
-    yield row("open", "name ? open", _open, FILE)
+    yield row("open", "name ? open", None, FILE)
     yield row("ftruncate", "fd offset", _plain("ftruncate"))
     yield row("fallocate", "fd fallocate offset offset", _plain("fallocate"))
     yield row("fstat", "fd", _fstat)
     yield row("pread", "fd offset len", _pread)
     yield row("pwrite", "fd offset len number", _pwrite)
     yield row("close", "fd", _plain("close"))
-    yield row("unlink", "name", _unlink)
-    yield row("addseals", "fd seals", _addseals)
-    yield row("getseals", "fd", _getseals)
+    yield row("unlink", "name", None)
+    yield row("addseals", "fd seals", _plain("add_seals"))
+    yield row("getseals", "fd", _plain("get_seals"))
 
     yield row("userfaultfd", "? uffd", _userfaultfd, FILE)
     yield row("uffd_api", "fd features", _uffd_api)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from memtwin import __version__
+from memtwin.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE
 from memtwin.errors import NotModelled, ProcessKilled
 from memtwin.script import dump
 from memtwin.script.answers import address, errno_name, quoted
@@ -18,6 +19,7 @@ from memtwin.script.explain import Refusal, apart, reason
 from memtwin.script.grammar import MASK, PAGE, SYMBOLS, BadLine, Line, expression, parse_line, split, strip_comment
 from memtwin.script.names import FLAGS
 from memtwin.script.operations import ADDRESS, FILE, OPERATIONS, Fields, Operation, arguments, method
+from memtwin.script.tmpfs import Tmpfs
 
 if TYPE_CHECKING:
     from memtwin.machine import Machine
@@ -33,6 +35,18 @@ _MAX_PROCESSES: Final = 8
 _NO_ADDRESS: Final = SYMBOLS["B"] + (32 << 30)
 _NO_FILE: Final = MASK
 _TO_THE_END: Final = (0, MASK)
+_O_DEFAULT: Final = FLAGS["open"]["rdwr"] | FLAGS["open"]["creat"]
+
+
+def _start_program(process: Process) -> None:
+    """Map, outside the windows, what a small static program has: limits and mlockall see it. The sizes are those
+    of the program that does scripts on a live kernel: 824 kB of text, 736 kB of data, 264 kB of stack.
+    """
+    flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
+    process.mmap(0x400000, 206 * PAGE, PROT_READ | PROT_EXEC, flags)
+    process.mmap(0x4CE000, 184 * PAGE, PROT_READ | PROT_WRITE, flags)
+    stack = process.vmas()[-1]
+    process.munmap(stack.start, stack.end - stack.start - 66 * PAGE)
 
 
 class Script:
@@ -47,6 +61,7 @@ class Script:
         "_base",
         "_born",
         "_explain",
+        "_files",
         "_unborn",
         "machine",
         "name",
@@ -65,7 +80,9 @@ class Script:
         self._born = 1
         self._unborn: list[str] = []  # names of children whose fork is not modelled
         self.variables: dict[str, int | None] = {}
+        self._files = Tmpfs()
         main = machine.spawn("main")
+        _start_program(main)
         self.processes: dict[str, Process] = {"main": main}
         self._base: dict[str, int] | None = None
         try:
@@ -162,6 +179,11 @@ class Script:
     def _do(self, line: Line, operation: Operation, process: Process, args: list[Any], fields: Fields) -> int:
         if line.op == "fork":
             return self._fork(process, args[0])
+        if line.op == "open":
+            return self._files.open(process, *(args if len(args) > 1 else (args[0], _O_DEFAULT)))
+        if line.op == "unlink":
+            self._files.unlink(args[0])
+            return 0
         if line.op == "exit":
             del self.processes[line.proc]
             process.exit()

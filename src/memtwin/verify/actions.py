@@ -59,9 +59,17 @@ def mmap_fixed(author: Author) -> None:
     area = author.area()
     prot = area.prot if area is not None and author.chance(0.5) else author.pick(_PROT)
     kind = author.pick(_KIND)
-    extra = author.pick({"": 88, "|growsdown": 2, "|populate": 3, "|locked": 3, "|nonblock|populate": 1, "|denywrite": 1})
+    extra = author.pick(
+        {"": 88, "|growsdown": 2, "|populate": 3, "|locked": 3, "|nonblock|populate": 1, "|denywrite": 1}
+    )
     how = author.pick({"fixed": 80, "fixed_noreplace": 12, "fixed|fixed_noreplace": 1})
-    length = "0" if author.chance(0.01) else f"{pages}p" if author.chance(0.97) else f"{max(pages, 1)}p-{author.rng.choice((1, 100, 4095))}"
+    length = (
+        "0"
+        if author.chance(0.01)
+        else f"{pages}p"
+        if author.chance(0.97)
+        else f"{max(pages, 1)}p-{author.rng.choice((1, 100, 4095))}"
+    )
     addr = f"B+{start}p" + ("+0x10" if author.chance(0.01) else "")
     author.write(f"mmap {addr} {length} {prot} {kind}|{how}{extra}")
     if pages > 0 and (how == "fixed" or author.layout.free(start, start + pages)):
@@ -158,7 +166,9 @@ def mmap_file(author: Author) -> None:
     if last is not None and author.chance(0.5):  # where the last mapping of this file would go on
         offset = max(start - last, 0)
     author.flags[var] = start - offset
-    kind = author.pick({"private": 5, "shared": 5, "shared_validate": 1, "shared_validate|sync": 0.3, "private|noreserve": 0.5})
+    kind = author.pick(
+        {"private": 5, "shared": 5, "shared_validate": 1, "shared_validate|sync": 0.3, "private|noreserve": 0.5}
+    )
     prot = author.pick(_PROT)
     at = f"{offset}p" if author.chance(0.96) else author.rng.choice((f"{offset}p+1", "0x7ffffffffffff000", "0-1p"))
     how = author.pick({"fixed": 90, "fixed_noreplace": 8, "fixed|growsdown": 1})
@@ -258,7 +268,11 @@ def madvise(author: Author) -> None:
 def mbind(author: Author) -> None:
     """A memory policy of a range, or of the process; the machine has one node."""
     if author.chance(0.12):
-        author.write(author.rng.choice(("set_mempolicy bind 1", "set_mempolicy default 0", "set_mempolicy interleave 1", "get_mempolicy")))
+        author.write(
+            author.rng.choice(
+                ("set_mempolicy bind 1", "set_mempolicy default 0", "set_mempolicy interleave 1", "get_mempolicy")
+            )
+        )
         return
     at = author.target()
     policy = author.pick(
@@ -368,7 +382,17 @@ def mremap(author: Author) -> None:
     old = at.pages if at.pages else 1
     new = max(old + author.rng.choice((-2, -1, 0, 0, 0, 1, 1, 2, 5)), 0)
     flags = author.pick(
-        {"maymove": 40, "0": 18, "maymove|fixed": 30, "maymove|dontunmap": 8, "maymove|fixed|dontunmap": 8, "fixed": 1, "dontunmap": 1, "8": 0.5, "maymove|8": 0.5}
+        {
+            "maymove": 40,
+            "0": 18,
+            "maymove|fixed": 30,
+            "maymove|dontunmap": 8,
+            "maymove|fixed|dontunmap": 8,
+            "fixed": 1,
+            "dontunmap": 1,
+            "8": 0.5,
+            "maymove|8": 0.5,
+        }
     )
     old_text = at.length
     if author.chance(0.04):
@@ -475,7 +499,16 @@ def lock_limit(author: Author) -> None:
     """RLIMIT_MEMLOCK, counted without the capability."""
     author.write("dropcap ipc_lock")
     n = author.rng.choice((0, 1, 2, 4, 6, 8, 12, 16))
-    author.write(author.rng.choice((f"setrlimit memlock {n}p", f"setrlimit memlock {n}p", f"setrlimit memlock {n}p-1", f"setrlimit memlock AS0+{n}p")))
+    author.write(
+        author.rng.choice(
+            (
+                f"setrlimit memlock {n}p",
+                f"setrlimit memlock {n}p",
+                f"setrlimit memlock {n}p-1",
+                f"setrlimit memlock AS0+{n}p",
+            )
+        )
+    )
 
 
 # -- openings: what a whole program is about ------------------------------------------------------------------------
@@ -501,7 +534,9 @@ def with_limits(author: Author) -> None:
 def fork(author: Author) -> None:
     """A child of the current process, an exit, or the turn of somebody else."""
     living = list(author.layouts)
-    match author.pick({"fork": 4 if len(living) < 4 else 0.1, "turn": 4 if len(living) > 1 else 0, "exit": 1 if author.proc else 0}):
+    match author.pick(
+        {"fork": 4 if len(living) < 4 else 0.1, "turn": 4 if len(living) > 1 else 0, "exit": 1 if author.proc else 0}
+    ):
         case "fork":
             if author.flags.get("forks", 0) >= 5:
                 return

@@ -12,6 +12,7 @@ import pytest
 
 from memtwin.errors import FatalSignal
 from memtwin.machine import Machine
+from memtwin.script import run as run_module
 from memtwin.script.run import Runner
 
 
@@ -73,8 +74,9 @@ STATUS = "Name:\tmain\nVmSize:\t    8192 kB\nVmLck:\t       0 kB\nVmRSS:\t      
 
 
 @pytest.fixture
-def fake() -> Callable[..., FakeProcess]:
-    """``fake(does, files)`` with a /proc/self/status."""
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeProcess]:
+    """``fake(does, files)`` with a /proc/self/status, and no program."""
+    monkeypatch.setattr(run_module, "_start_program", lambda process: None)
 
     def make(does: dict[str, Any] | None = None, files: dict[str, str | bytes] | None = None) -> FakeProcess:
         return FakeProcess(does, {"/proc/self/status": STATUS, **(files or {})})

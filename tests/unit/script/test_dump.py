@@ -11,7 +11,7 @@ MAPS = """\
 555555554000-555555555000 r-xp 00001000 08:01 12                         /bin/program
 800000000-800002000 rw-p 00000000 00:00 0                                [heap]
 1000000000-1000002000 rw-p 00000000 00:00 0 
-1000004000-1000006000 r--s 00003000 00:2a 2                              /x y
+1000004000-1000006000 r--s 00003000 00:2a 2                              /script/x y
 1000006000-1000007000 rw-s 00000000 00:01 1054                           /dev/zero (deleted)
 7ffff7ffe000-7ffff7fff000 ---p 00001000 00:01 77                         /memfd:m1 (deleted)
 7ffff8000000-7ffff8001000 rw-p 00000000 00:00 0 
@@ -158,7 +158,7 @@ def test_hugetlb_and_numa(fake: Any, ask: Any) -> None:
     files |= {pool + "resv_hugepages": "2\n", pool + "surplus_hugepages": "0\n"}
     files["/proc/self/numa_maps"] = (
         "00001000 default\n1000000000 bind:0 anon=1 dirty=1 N0=1 kernelpagesize_kB=4\n"
-        "1000004000 default file=/x mapped=1 N0=1 kernelpagesize_kB=4\n"
+        "1000004000 default file=/script/x mapped=1 N0=1 kernelpagesize_kB=4\n"
     )
     (answer,) = ask(fake(files=files), "dump numa hugetlb")
     assert list(answer.items())[2:] == [

@@ -38,10 +38,10 @@ def test_variables_take_results_and_what_stands_for_failures(fake: Any, ask: Any
             raise result
         return result
 
-    process = fake({"mmap": answer, "open": answer, "munmap": None, "close": None})
+    process = fake({"mmap": answer, "memfd_create": answer, "munmap": None, "close": None})
     ask(
         process,
-        *("a=mmap 0 1p r private", "b=mmap 0 1p r private", "c=open x", "d= open y"),
+        *("a=mmap 0 1p r private", "b=mmap 0 1p r private", "c=memfd x", "d= memfd y"),
         *("munmap $a $b", "close $c", "close $d"),
     )
     assert process.calls[-3:] == [("munmap", B, B + (32 << 30)), ("close", 5), ("close", -1)]

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``memtwin verify``: random programs on the live kernel and on the twin, compared, and made small where they part."""
+
+from __future__ import annotations
+
+import json as json_
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from memtwin.cli.output import colour, new_app, note, print_json, table
+from memtwin.errors import BadInput, NotModelled
+
+if TYPE_CHECKING:
+    from memtwin.verify.campaign import Campaign, Case, Report
+
+app = new_app("Compare the twin with the kernel that runs here, by random programs.")
+
+
+def _answer(answer: dict[str, Any] | None) -> str:
+    return "(none)" if answer is None else json_.dumps(answer, ensure_ascii=False)
+
+
+def _command(campaign: Campaign, number: int) -> str:
+    switches = [f"--with {id_}" for id_ in campaign.with_] + [f"--without {id_}" for id_ in campaign.without]
+    kernel = [] if campaign.kernel == "host" else [f"--kernel {campaign.kernel}"]
+    words = [f"memtwin verify --profile {campaign.profile} --seed {campaign.seed} --only {number}", *kernel, *switches]
+    return " ".join(words)
+
+
+def _case_text(campaign: Campaign, key: str, cases: list[Case], small: Case, saved: str | None) -> str:
+    lines = [
+        f"{colour('DIFFERS', '31')}  {key}  ({len(cases)} programs, first {cases[0].number})",
+        *(f"    {line}" for line in small.lines),
+        f"  line   {small.line}",
+        f"  live   {_answer(small.difference.live)}",
+        f"  twin   {_answer(small.difference.twin)}",
+        f"  again  {_command(campaign, cases[0].number)}",
+    ]
+    if saved is not None:
+        lines.append(f"         memtwin script {saved} --kernel {campaign.kernel}")
+    return "\n".join(lines)
+
+
+def _save(directory: str, campaign: Campaign, key: str, small: Case) -> str:
+    path = Path(directory) / f"{campaign.profile}-{campaign.seed}-{small.number}.mmo"
+    text = [
+        f"# {key}",
+        f"# line  {small.line}",
+        f"# live  {_answer(small.difference.live)}",
+        f"# twin  {_answer(small.difference.twin)}",
+        *small.lines,
+    ]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(text) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"--save {directory}: {error.strerror}") from None
+    return str(path)
+
+
+def _case_document(campaign: Campaign, key: str, cases: list[Case], small: Case) -> dict[str, Any]:
+    return {
+        "kind": key,
+        "programs": len(cases),
+        "first": cases[0].number,
+        "lines": list(small.lines),
+        "line": small.line,
+        "live": small.difference.live,
+        "twin": small.difference.twin,
+        "again": _command(campaign, cases[0].number),
+    }
+
+
+def _coverage_text(report: Report) -> str:
+    from memtwin.verify.coverage import SITUATIONS
+
+    rows = [("operation", "result", *SITUATIONS)]
+    for op, result, counts in report.coverage.rows():
+        rows.append((op, result, *(str(counts.get(where, ".")) for where in SITUATIONS)))
+    return table(rows)
+
+
+def _summary(campaign: Campaign, report: Report) -> str:
+    dropped = [f"{report.unstable} unstable", f"{report.lost} lost"]
+    if report.unmodelled:
+        dropped += [f"{count} ended at {op}, not modelled" for op, count in report.unmodelled.most_common()]
+    return (
+        f"{campaign.profile}, seed {campaign.seed}: {report.programs} programs, {report.lines} lines compared, "
+        f"{len(report.cases)} differences ({', '.join(dropped)})"
+    )
+
+
+class _Progress:
+    """One line on stderr that is rewritten, on a terminal only."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._on = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def __call__(self, report: Report) -> None:
+        if self._on:
+            text = f"{report.programs}/{self._total} programs, {len(report.cases)} differences"
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Take the line away."""
+        if self._on:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _status(report: Report) -> int:
+    if report.cases:
+        return 1
+    return NotModelled.exit_status if report.unmodelled else 0
+
+
+@app.command(help="Exit status: 0 no difference, 1 differences, 2 bad input, 3 not modelled yet.")
+def verify(
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="What programs are about: vma, mremap, mlock, fork.")
+    ] = "vma",
+    programs: Annotated[int, typer.Option(metavar="N", min=1, help="How many programs.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the programs.")] = 0,
+    only: Annotated[int | None, typer.Option(metavar="N", min=0, help="Only program N.")] = None,
+    first: Annotated[int, typer.Option(metavar="N", min=0, help="Begin with program N.")] = 0,
+    jobs: Annotated[int, typer.Option(metavar="J", min=1, help="Worker processes; the result is the same.")] = 1,
+    kernel: Annotated[str, typer.Option(help="What the twin is: host, or another profile.")] = "host",
+    with_: Annotated[list[str] | None, typer.Option("--with", metavar="ID", help="Switch this change on.")] = None,
+    without: Annotated[list[str] | None, typer.Option(metavar="ID", help="Switch this change off.")] = None,
+    show: Annotated[int, typer.Option(metavar="K", min=0, help="Make the first of the K largest groups small.")] = 8,
+    save: Annotated[str | None, typer.Option(metavar="DIR", help="Save the small programs there.")] = None,
+    coverage: Annotated[bool, typer.Option(help="Print what was reached.")] = True,
+    print_: Annotated[bool, typer.Option("--print", help="Print the programs and run nothing.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> int:
+    from memtwin.changes import resolve
+    from memtwin.verify.campaign import Campaign, minimal, run
+    from memtwin.verify.generate import program
+    from memtwin.verify.profiles import profile as find_profile
+
+    found = find_profile(profile)
+    if only is not None:
+        first, programs = only, 1
+    if print_:
+        for number in range(first, first + programs):
+            print("\n".join((f"script {profile}-{seed}-{number}", *program(found, seed, number))))
+        return 0
+    for line in resolve(kernel, with_=with_ or (), without=without or ()).notes:
+        note(line)
+    campaign = Campaign(profile, seed, programs, first, kernel, tuple(with_ or ()), tuple(without or ()))
+    progress = _Progress(programs)
+    try:
+        report = run(campaign, jobs, progress)
+    finally:
+        progress.end()
+    smalls = [(key, cases, minimal(campaign, cases[0])) for key, cases in list(report.groups().items())[:show]]
+    saved = [_save(save, campaign, key, small) if save else None for key, _, small in smalls]
+    if json:
+        document = {
+            "profile": profile,
+            "seed": seed,
+            "first": first,
+            "kernel": kernel,
+            "programs": report.programs,
+            "lines": report.lines,
+            "unstable": report.unstable,
+            "lost": report.lost,
+            "unmodelled": dict(sorted(report.unmodelled.items())),
+            "differences": len(report.cases),
+            "groups": {key: len(cases) for key, cases in report.groups().items()},
+            "cases": [_case_document(campaign, *found) for found in smalls],
+            "coverage": [
+                {"operation": op, "result": result, "situations": counts}
+                for op, result, counts in report.coverage.rows()
+            ],
+        }
+        print_json("verify", document)
+        return _status(report)
+    if coverage:
+        print(_coverage_text(report), end="\n\n")
+    for (key, cases, small), path in zip(smalls, saved, strict=True):
+        print(_case_text(campaign, key, cases, small, path), end="\n\n")
+    others = list(report.groups().items())[show:]
+    for key, cases in others:
+        print(f"{colour('DIFFERS', '31')}  {key}  ({len(cases)} programs, first {cases[0].number})")
+    print(_summary(campaign, report))
+    return _status(report)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The live kernel: builds ``executor.c`` once, feeds it programs, reads its answers.
+
+The executor needs a C compiler with a static libc, and root. It is kept in a cache directory under a name made of its
+source's hash, so a new version is built when the source changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from memtwin.errors import BadInput
+
+__all__ = ["Answers", "Live", "cache_directory", "executor", "why_not"]
+
+Answers = list[dict[str, Any]]
+
+_SOURCES: Final = ("executor.c", "executor_names.c")
+#: The image lies where neither low hints nor MAP_32BIT lead; no randomisation reaches it.
+_BUILD: Final = ("-static", "-no-pie", "-O2", "-Wl,-Ttext-segment=0x30000000")
+#: ms that one operation may take before its program counts as lost.
+_TIMEOUT_MS: Final = 5000
+#: A limit of areas that ``map_room`` can fill up to in reasonable time; the executor has the same number.
+_MOST_MAPS: Final = 200_000
+
+
+def _compiler() -> str | None:
+    return shutil.which("gcc") or shutil.which("cc")
+
+
+def why_not() -> str | None:
+    """Why the live kernel can not be asked here, in one line; None if it can."""
+    if os.uname().sysname != "Linux" or os.uname().machine != "x86_64":
+        return "the live side needs x86-64 Linux"
+    if os.geteuid() != 0:
+        return "the live side needs root (mount namespaces, the place of the heap, page frame numbers)"
+    if _compiler() is None:
+        return "the live side needs a C compiler: neither gcc nor cc is in PATH"
+    return None
+
+
+def cache_directory() -> Path:
+    """Where built executors are kept: ``$XDG_CACHE_HOME/memtwin``, or a directory of this user's under the temporary
+    one.
+    """
+    home = os.environ.get("XDG_CACHE_HOME")
+    if home and os.path.isabs(home):
+        return Path(home) / "memtwin"
+    return Path(tempfile.gettempdir()) / f"memtwin-{os.getuid()}"
+
+
+def _private(directory: Path) -> Path:
+    """Make the directory; refuse one that somebody else could have put a program into."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = directory.lstat()
+    if directory.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise BadInput(f"{directory}: not a directory that only this user can write to (set XDG_CACHE_HOME)")
+    return directory
+
+
+def executor() -> Path:
+    """The built executor. Raises BadInput if it can not be built."""
+    reason = why_not()
+    if reason is not None:
+        raise BadInput(reason)
+    package = resources.files("memtwin.verify")
+    texts = {name: package.joinpath(name).read_bytes() for name in _SOURCES}
+    digest = hashlib.sha256(b"\0".join((*texts.values(), " ".join(_BUILD).encode()))).hexdigest()[:16]
+    try:
+        directory = _private(cache_directory())
+        built = directory / f"executor-{digest}"
+        if built.exists():
+            return built
+        with tempfile.TemporaryDirectory(dir=directory) as work:
+            for name, text in texts.items():
+                (Path(work) / name).write_bytes(text)
+            compiler = _compiler()
+            assert compiler is not None
+            command = [compiler, *_BUILD, "-o", "executor", _SOURCES[0]]
+            done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+            if done.returncode:
+                lines = done.stderr.strip().splitlines() or ["no message"]
+                raise BadInput(f"the executor can not be built: {lines[0]}")
+            os.replace(Path(work) / "executor", built)
+    except OSError as error:
+        raise BadInput(f"the executor can not be built: {error}") from None
+    return built
+
+
+class Live:
+    """Runs programs on the live kernel, all on one CPU.
+
+    ``release``: of the kernel; ``map_room``: can the operation of that name be used.
+    """
+
+    def __init__(self, path: Path | None = None, *, cpu: int = 0) -> None:
+        self._path = path or executor()
+        cpus = sorted(os.sched_getaffinity(0))
+        self._cpu = cpus[cpu % len(cpus)]
+        self.release = os.uname().release
+        self.map_room = int(Path("/proc/sys/vm/max_map_count").read_text()) <= _MOST_MAPS
+
+    def run(self, programs: Sequence[Sequence[str]]) -> list[Answers]:
+        """The answers to each program's lines; a program that was lost ends with ``died`` or ``timeout``.
+
+        Raises BadInput if the executor does not run.
+        """
+        text = "".join(f"script {n}\n" + "\n".join(lines) + "\n" for n, lines in enumerate(programs))
+        command = [str(self._path), "--cpu", str(self._cpu), "--timeout", str(_TIMEOUT_MS)]
+        done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
+        if done.returncode:
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            raise BadInput(lines[0] if lines else f"the executor ended with status {done.returncode}")
+        return _split(done.stdout, len(programs))
+
+
+def _split(output: bytes, count: int) -> list[Answers]:
+    answers: list[Answers] = [[] for _ in range(count)]
+    current: Answers = []
+    for line in output.splitlines():
+        answer = json.loads(line)
+        if "script" in answer:
+            current = answers[int(answer["script"])]
+        elif "env" not in answer:
+            current.append(answer)
+    return answers
