@@ -11,8 +11,7 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from memtwin.abi.fcntl import NAME_MAX, O_ACCMODE, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY
-from memtwin.errors import NotModelled
-from memtwin.mm.shmem import ShmemInode
+from memtwin.mm.shmem import DevZero, ShmemInode
 
 if TYPE_CHECKING:
     from memtwin.process import Process
@@ -32,9 +31,11 @@ class Tmpfs:
         self._inodes: dict[str, ShmemInode] = {}
 
     def open(self, process: Process, name: str, flags: int) -> int:
-        """open(2) of a name in the directory; a descriptor. Raises OSError, NotModelled (devices)."""
+        """open(2) of a name in the directory; a descriptor. /dev/zero is the device. Raises OSError."""
         if name == "/dev/zero":
-            raise NotModelled("/dev/zero: not modelled yet")
+            mode = flags & O_ACCMODE
+            device = DevZero(process.mm.ctx)
+            return process.open_memory_file(device, readable=mode != O_WRONLY, writable=mode != O_RDONLY)
         name = self._check(name)
         inode = self._inodes.get(name)
         if inode is not None and flags & O_CREAT and flags & O_EXCL:

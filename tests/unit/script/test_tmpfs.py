@@ -49,5 +49,7 @@ def test_another_script_has_another_directory(twin: Any) -> None:
     assert answers[-1]["err"] == "ENOENT"
 
 
-def test_devices_are_not_modelled(twin: Any) -> None:
-    assert twin("open /dev/zero rdwr")[0]["error"] == "not modelled"
+def test_a_private_mapping_of_dev_zero_is_anonymous(twin: Any) -> None:
+    answers = twin("z=open /dev/zero rdwr\nmmap B 2p rw private|fixed $z\nwrite B 2p 9\nread B 2p\nmprotect B 1p r")
+    assert [answer.get("ret") for answer in answers] == [0, "B+0x0", 2, 2, 0]
+    assert answers[3]["vals"] == [[9, 2]]
