@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -35,6 +36,14 @@ def parse_size(text: str | int) -> int:
     if match is None:
         raise BadInput(f"'{text}' is not a size such as 64M, 2G or 4T")
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def _host_has_pku() -> bool:
+    """Whether the CPU of the live machine has protection keys and its kernel uses them."""
+    try:
+        return " ospke" in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
 
 
 def _node_pages(memory: int, nodes: int | Sequence[int | str]) -> list[int]:
@@ -66,8 +75,9 @@ class Machine:
     list of sizes (which then make up the memory); ``memory_only``: nodes without CPUs; ``distance``: table as in
     ACPI's SLIT; ``kernel``: profile (``before``, ``6.7``, ``host``, a release); ``with_``, ``without``: ids of
     changes and knobs; ``seed``: of everything random; ``lockdep``: check lock order and context at run time;
-    ``config``: CONFIG_* options that are on and show (``ANON_VMA_NAME``). Raises BadInput where the description is
-    impossible. Usable as a context manager; ``close()`` ends it.
+    ``config``: CONFIG_* options that are on and show (``ANON_VMA_NAME``); ``pku``: the CPU has protection keys, which
+    make execute-only memory unreadable (None: as the live machine for the profile ``host``, else without). Raises
+    BadInput where the description is impossible. Usable as a context manager; ``close()`` ends it.
     """
 
     __slots__ = ("kernel",)
@@ -86,14 +96,17 @@ class Machine:
         seed: int = 0,
         lockdep: bool = False,
         config: Sequence[str] = (),
+        pku: bool | None = None,
     ) -> None:
         sizes = _node_pages(parse_size(memory), nodes)
         total = sum(sizes) << 12
         if not MIN_MEMORY <= total <= MAX_MEMORY:
             raise BadInput(f"a machine of {total} bytes: between 8 MiB and 16 TiB are possible")
+        if pku is None:
+            pku = kernel == "host" and _host_has_pku()
         features = resolve(kernel, with_=with_, without=without)
         topology = Topology(sizes, cpus, memory_only=memory_only, distance=distance)
-        self.kernel = Kernel(Ram(total), topology, features, seed=seed, lockdep=lockdep, config=config)
+        self.kernel = Kernel(Ram(total), topology, features, seed=seed, lockdep=lockdep, config=config, pku=pku)
 
     def spawn(self, name: str = "proc") -> Process:
         """A process without a program, driven by system calls: no ASLR, 8 MiB stack area, empty heap at 0x800000000."""

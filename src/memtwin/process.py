@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from memtwin.abi import mman
 from memtwin.abi.capability import CAP_SYS_RESOURCE
-from memtwin.abi.prctl import PR_SET_VMA, PR_SET_VMA_ANON_NAME
+from memtwin.abi.prctl import PR_GET_THP_DISABLE, PR_SET_THP_DISABLE, PR_SET_VMA, PR_SET_VMA_ANON_NAME
 from memtwin.abi.resource import RLIM_NLIMITS
 from memtwin.abi.signal import SIGKILL
 from memtwin.cpu.direct import DirectCpu
@@ -25,7 +25,7 @@ from memtwin.kernel.kernel import Kernel
 from memtwin.kernel.memory_file import MemoryFile
 from memtwin.kernel.task import TaskStruct
 from memtwin.mm.madvise import do_madvise, do_process_madvise, madvise_set_anon_name
-from memtwin.mm.mempolicy import do_mbind
+from memtwin.mm.mempolicy import describe, do_mbind, mpol_new
 from memtwin.mm.mincore import do_mincore, do_msync
 from memtwin.mm.mlock import do_mlock, do_mlockall, do_munlock, do_munlockall
 from memtwin.mm.mm_types import MappedFile, MmStruct, VmArea
@@ -187,6 +187,23 @@ class Process:
         """mbind(2). Raises OSError; NotModelled where pages would have to move."""
         self._call(do_mbind, self.mm, addr, length, mode, nodemask, flags)
 
+    def set_mempolicy(self, mode: int, nodemask: int = 0) -> None:
+        """set_mempolicy(2) of the task. Raises OSError EINVAL."""
+        self.task.mempolicy = mpol_new(self.kernel.mm_ctx, mode, nodemask)
+
+    def get_mempolicy(self, addr: int | None = None) -> tuple[int, int]:
+        """get_mempolicy(2): (mode with flags, node mask) of the task, or with MPOL_F_ADDR of the area at ``addr``.
+
+        Raises OSError EFAULT where nothing is mapped at ``addr``.
+        """
+        policy = self.task.mempolicy
+        if addr is not None:
+            vma = self.mm.mm_mt.load(addr)
+            if vma is None:
+                raise OSError(errno.EFAULT, "get_mempolicy: nothing is mapped there")
+            policy = vma.policy if vma.policy is not None else policy
+        return describe(policy)
+
     def prctl_set_vma_anon_name(self, addr: int, length: int, name: str | None) -> None:
         """prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME). Raises OSError EINVAL where CONFIG_ANON_VMA_NAME is off."""
         if "ANON_VMA_NAME" not in self.kernel.mm_ctx.config:
@@ -197,6 +214,15 @@ class Process:
         """prctl(2), as far as memory management is concerned. Raises OSError EINVAL; NotModelled."""
         if option == PR_SET_VMA and arg2 == PR_SET_VMA_ANON_NAME and "ANON_VMA_NAME" not in self.kernel.mm_ctx.config:
             raise OSError(errno.EINVAL, "prctl: the kernel is built without CONFIG_ANON_VMA_NAME")
+        if option == PR_SET_THP_DISABLE:
+            if arg3 or arg4 or arg5:
+                raise OSError(errno.EINVAL, "prctl: PR_SET_THP_DISABLE takes one argument")
+            self.mm.thp_disabled = bool(arg2)
+            return 0
+        if option == PR_GET_THP_DISABLE:
+            if arg2 or arg3 or arg4 or arg5:
+                raise OSError(errno.EINVAL, "prctl: PR_GET_THP_DISABLE takes no argument")
+            return int(self.mm.thp_disabled)
         raise NotModelled(f"prctl option {option}")
 
     # -- limits and rights ----------------------------------------------------------------------------------------
@@ -234,6 +260,7 @@ class Process:
         task.rlimits = dict(parent.rlimits)
         task.capabilities = parent.capabilities
         task.oom_score_adj = parent.oom_score_adj
+        task.mempolicy = parent.mempolicy
         task.memory_files = {fd: held.get() for fd, held in parent.memory_files.items()}
         self.kernel.exec_mmap(task, mm)
         return Process(self.kernel, task)

@@ -15,6 +15,7 @@ SIGSEGV: Final = 11
 
 SEGV_MAPERR: Final = 1  #: no mapping at the address
 SEGV_ACCERR: Final = 2  #: the mapping does not permit the access
+SEGV_PKUERR: Final = 4  #: a protection key does not permit the access
 BUS_ADRALN: Final = 1
 BUS_ADRERR: Final = 2  #: beyond the end of the object
 SI_KERNEL: Final = 0x80

@@ -14,7 +14,7 @@ from typing import NoReturn
 from memtwin.abi.signal import SIGKILL
 from memtwin.arch.x86.mm.fault import SignalInfo, do_user_addr_fault
 from memtwin.errors import FatalSignal, ProcessKilled
-from memtwin.hw.paging import ACCESSED, DIRTY, PF_PROT, PF_USER, PF_WRITE, PRESENT, RW, USER
+from memtwin.hw.paging import ACCESSED, DIRTY, PF_PROT, PF_USER, PF_WRITE, PKEY_EXECUTE_ONLY, PRESENT, RW, USER
 from memtwin.kernel.task import TaskStruct
 from memtwin.kernel.uaccess import translate
 from memtwin.sched import Scheduler
@@ -23,6 +23,8 @@ __all__ = ["DirectCpu"]
 
 _READ = PRESENT | USER
 _WRITE = PRESENT | USER | RW
+#: What must not be there: a protection key that denies access.
+_DENIED = PKEY_EXECUTE_ONLY
 
 
 class DirectCpu:
@@ -48,7 +50,7 @@ class DirectCpu:
             q = mm.ctx.ram.q
             index = base + (addr >> 12 & 511)
             entry = q[index]
-            if entry & need == need:
+            if entry & (need | _DENIED) == need:
                 if entry & mark != mark:
                     q[index] = entry | mark
                 return

@@ -20,6 +20,10 @@ DIRTY: Final = 1 << 6
 PSE: Final = 1 << 7  #: a leaf at the PMD or PUD level
 NX: Final = 1 << 63
 
+#: Protection key of a user page (bits 59-62), and the one Linux gives to memory that may only be executed.
+PKEY_MASK: Final = 0xF << 59
+PKEY_EXECUTE_ONLY: Final = 1 << 59
+
 # Software bits of a present entry (ignored by the MMU).
 SPECIAL: Final = 1 << 9  #: no reference-counted page behind it (zero page, device memory)
 UFFD_WP: Final = 1 << 10

@@ -57,6 +57,7 @@ _COPIED_FIELDS = (
     "data_vm",
     "exec_vm",
     "stack_vm",
+    "thp_disabled",
 )
 
 

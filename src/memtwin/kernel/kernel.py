@@ -93,6 +93,7 @@ class Kernel:
         seed: int = 0,
         lockdep: bool = False,
         config: Iterable[str] = (),
+        pku: bool = False,
     ) -> None:
         self.ram = ram
         self.topology = topology
@@ -144,6 +145,7 @@ class Kernel:
             printk=self.printk,
             modify=VmaModify() if features.has("vma-modify") else InlinedVmaModify(),
             config=frozenset(config),
+            pku=pku,
         )
         self.tasks: dict[int, TaskStruct] = {}
         self.checks.register("page allocator", self.page_alloc.check)

@@ -13,6 +13,7 @@ from memtwin.sched import Task
 
 if TYPE_CHECKING:
     from memtwin.kernel.memory_file import MemoryFile
+    from memtwin.mm.mempolicy import MemPolicy
     from memtwin.mm.mm_types import MmStruct
 
 __all__ = ["COMM_LEN", "TaskStruct"]
@@ -36,6 +37,7 @@ class TaskStruct(Task):
         "fs",
         "maj_flt",
         "memory_files",
+        "mempolicy",
         "min_flt",
         "oom_score_adj",
         "regs",
@@ -55,6 +57,7 @@ class TaskStruct(Task):
         self.maj_flt = 0
         self.exit_code = -1
         self.oom_score_adj = 0
+        self.mempolicy: MemPolicy | None = None
         self.regs: Any = None
         self.files: Any = None
         self.fs: Any = None

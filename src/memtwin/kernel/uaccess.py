@@ -11,7 +11,19 @@ from __future__ import annotations
 import errno
 
 from memtwin.arch.x86.mm.fault import SignalInfo, do_user_addr_fault
-from memtwin.hw.paging import ACCESSED, DIRTY, NX, PF_PROT, PF_USER, PF_WRITE, PFN_MASK, PRESENT, RW, USER
+from memtwin.hw.paging import (
+    ACCESSED,
+    DIRTY,
+    NX,
+    PF_PROT,
+    PF_USER,
+    PF_WRITE,
+    PFN_MASK,
+    PKEY_EXECUTE_ONLY,
+    PRESENT,
+    RW,
+    USER,
+)
 from memtwin.kernel.task import TaskStruct
 
 __all__ = [
@@ -40,7 +52,7 @@ def translate(task: TaskStruct, addr: int, write: bool) -> int | SignalInfo:
         else:
             index, shift = mm.ctx.pt.lookup(mm, addr) if addr < 1 << 47 else (0, 0)
         entry = q[index] if index else 0
-        if entry & need == need:
+        if entry & (need | PKEY_EXECUTE_ONLY) == need:
             if entry & mark != mark:
                 q[index] = entry | mark
             physical = (entry & PFN_MASK & -(1 << shift)) | (addr & ((1 << shift) - 1))

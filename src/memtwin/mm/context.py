@@ -116,6 +116,7 @@ class MmContext:
         "overcommit_log_bytes",
         "page_alloc",
         "pages",
+        "pku",
         "populate_stop_at_hole",
         "printk",
         "process_madvise_self",
@@ -153,6 +154,7 @@ class MmContext:
         printk: Callable[[str], None],
         modify: VmaModify,
         config: frozenset[str] = frozenset(),
+        pku: bool = False,
     ) -> None:
         self.ram = ram
         self.topology = topology
@@ -190,6 +192,8 @@ class MmContext:
         self.modify = modify
         #: CONFIG_* options that show; those the machine's description does not name are off.
         self.config = config
+        #: The CPU has protection keys.
+        self.pku = pku
         self._choose_features()
 
     def _choose_features(self) -> None:

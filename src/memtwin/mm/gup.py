@@ -18,6 +18,7 @@ from memtwin.mm.memory import (
     GFP_ANON,
     VM_FAULT_OOM,
     VM_FAULT_SIGBUS,
+    denied_by_pkey,
     fault_is_permitted,
     handle_mm_fault,
 )
@@ -51,7 +52,7 @@ def populate_vma_range(mm: MmStruct, start: int, end: int, *, ignore_errors: boo
             if vma.flags & (VM_IO | VM_PFNMAP | VM_LOCKONFAULT):
                 continue
             try:
-                if not vma.flags & VM_ACCESS_FLAGS:
+                if not vma.flags & VM_ACCESS_FLAGS or denied_by_pkey(vma, False):
                     raise OSError(errno.EFAULT, "populate: the area permits no access")
                 write = vma.flags & (VM_WRITE | VM_SHARED) == VM_WRITE
                 _populate_area(mm, vma, max(vma.start, start), min(vma.end, end), write)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtwin.errors import InvariantBroken
-from memtwin.hw.paging import ACCESSED, DIRTY, NX, PFN_MASK, PRESENT, PROT_NONE, RW, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, NX, PFN_MASK, PKEY_MASK, PRESENT, PROT_NONE, RW, SPECIAL
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE, ZERO
 from memtwin.mm.mm_types import VM_SHARED, VM_WRITE, MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SWAPBACKED, PG_UPTODATE
@@ -327,10 +327,17 @@ def zap_page_range(mm: MmStruct, start: int, end: int) -> int:
     return zap.cleared
 
 
+def denied_by_pkey(vma: VmArea, instruction: bool) -> bool:
+    """Whether a protection key forbids a data access: the area may only be executed and the CPU has keys."""
+    return bool(vma.page_prot & PKEY_MASK) and not instruction
+
+
 def fault_is_permitted(vma: VmArea, write: bool, instruction: bool) -> bool:
     """Whether the area's flags allow the access (x86: every accessible area is readable, so that only PROT_NONE
     refuses a read).
     """
     if write:
         return bool(vma.flags & VM_WRITE)
+    if not instruction and vma.page_prot & PKEY_MASK:
+        return False
     return not vma.page_prot & PROT_NONE and not (instruction and vma.page_prot & NX)

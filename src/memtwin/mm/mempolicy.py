@@ -20,7 +20,7 @@ from memtwin.mm.context import MmContext
 from memtwin.mm.mm_types import MmStruct, VmArea
 from memtwin.mm.vma import areas_in
 
-__all__ = ["MemPolicy", "do_mbind", "mpol_new"]
+__all__ = ["MemPolicy", "describe", "do_mbind", "mpol_new"]
 
 _MODES_WITH_NODES = (mp.MPOL_BIND, mp.MPOL_INTERLEAVE, mp.MPOL_PREFERRED_MANY, mp.MPOL_WEIGHTED_INTERLEAVE)
 
@@ -68,6 +68,14 @@ def mpol_new(ctx: MmContext, mode: int, nodemask: int) -> MemPolicy | None:
     if mode == mp.MPOL_PREFERRED:
         nodes &= -nodes
     return MemPolicy(mode, flags, nodes, nodemask if flags & both else 0)
+
+
+def describe(policy: MemPolicy | None) -> tuple[int, int]:
+    """(mode with its flags, node mask) as get_mempolicy(2) tells them; the default is (MPOL_DEFAULT, 0)."""
+    if policy is None:
+        return mp.MPOL_DEFAULT, 0
+    mask = policy.user_nodemask if policy.user_nodemask else policy.nodes
+    return policy.mode | policy.flags, mask
 
 
 def _contextualise(nodemask: int, flags: int, online: int) -> int:

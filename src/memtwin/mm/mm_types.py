@@ -107,11 +107,12 @@ VM_SPECIAL: Final = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP
 STACK_GUARD_PAGES: Final = 256
 
 
-def vm_get_page_prot(flags: int) -> int:
+def vm_get_page_prot(flags: int, pku: bool = False) -> int:
     """Page-table bits for an area with these VM_* flags, as a fresh mapping gets them.
 
     A private writable area yields read-only entries: the write fault decides between reuse and copy. On x86
-    write-only areas are readable and execute-only areas are readable too.
+    write-only areas are readable and, on a CPU without protection keys (``pku``), execute-only areas too; with keys the
+    kernel gives execute-only memory a key that denies data accesses.
     """
     if not flags & VM_ACCESS_FLAGS:
         return paging.PROT_NONE | paging.ACCESSED | paging.NX
@@ -120,6 +121,8 @@ def vm_get_page_prot(flags: int) -> int:
         prot |= paging.RW
     if not flags & VM_EXEC:
         prot |= paging.NX
+    elif pku and flags & VM_ACCESS_FLAGS == VM_EXEC:
+        prot |= paging.PKEY_EXECUTE_ONLY
     return prot
 
 
@@ -234,7 +237,7 @@ class VmArea:
         self.flags = flags
         self.pgoff = pgoff
         self.file = file
-        self.page_prot = vm_get_page_prot(flags)
+        self.page_prot = vm_get_page_prot(flags, mm.ctx.pku)
         self.vm_ops: VmOperations | None = None if file is None else file.vm_ops
         self.anon_vma: AnonVma | None = None
         self.anon_vma_chain: list[AnonVmaChain] = []
@@ -255,7 +258,7 @@ class VmArea:
     def set_flags(self, flags: int) -> None:
         """New VM_* flags, and the page protection that follows from them."""
         self.flags = flags
-        self.page_prot = vm_get_page_prot(flags)
+        self.page_prot = vm_get_page_prot(flags, self.mm.ctx.pku)
 
     @property
     def is_anonymous(self) -> bool:
@@ -321,6 +324,7 @@ class MmStruct:
         "start_data",
         "start_stack",
         "task_size",
+        "thp_disabled",
         "tlb",
         "total_vm",
     )
@@ -349,6 +353,7 @@ class MmStruct:
         self.mmap_base = 0
         self.owner: TaskLimits | None = None
         self.def_flags = 0
+        self.thp_disabled = False
         self.map_count = 0
         self.total_vm = self.data_vm = self.exec_vm = self.stack_vm = self.locked_vm = 0
         self.rss_anon = self.rss_file = self.rss_shmem = self.rss_swap = 0

@@ -148,7 +148,9 @@ def _do_mmap(
         raise _error(errno.EPERM, "mmap: MAP_LOCKED with RLIMIT_MEMLOCK 0")
     if vm_flags & VM_LOCKED and not mlock_limit_allows(mm, length >> 12):
         raise _error(errno.EAGAIN, "mmap: over RLIMIT_MEMLOCK")
-    if file is None:
+    shared = flags & mman.MAP_TYPE in (mman.MAP_SHARED, mman.MAP_SHARED_VALIDATE)
+    if file is None or (file.vm_ops is None and shared and file.writable):
+        flags = flags & ~mman.MAP_TYPE | (mman.MAP_SHARED if shared else flags & mman.MAP_TYPE)
         vm_flags, file, pgoff = _anonymous(mm, addr, length, flags, vm_flags)
     else:
         vm_flags = _file_flags(prot, flags, vm_flags, file, length, pgoff)

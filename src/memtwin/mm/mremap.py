@@ -191,7 +191,7 @@ class _Mremap:
             self._check_target()
         if self.flags & _FIXED and ctx.mremap_fail_clean:
             pieces = self._check_clean()
-            if len(pieces) > 1:
+            if pieces:
                 return self._move_pieces(pieces)
         if self.flags & _FIXED:
             self._check_sealed(self.new_addr, self.new_addr + self.new_len)
@@ -214,7 +214,10 @@ class _Mremap:
         return self._move(vma, old_len, target)
 
     def _check_clean(self) -> list[tuple[VmArea, int, int]]:
-        """6.17: everything that can refuse the move is looked at before anything is unmapped; the pieces to move."""
+        """6.17: everything that can refuse the move is looked at before anything is unmapped.
+
+        The pieces to move one by one where the range is not within one area; none otherwise.
+        """
         mm = self.mm
         end = self.addr + min(self.old_len, self.new_len)
         vma: VmArea | None = mm.mm_mt.load(self.addr)
@@ -222,7 +225,7 @@ class _Mremap:
         if not self.old_len and not vma.flags & (VM_SHARED | VM_MAYSHARE):
             raise _error(errno.EINVAL, "old length 0 duplicates shared mappings only")
         if vma.end >= end:
-            return [(vma, self.addr, end)]
+            return []
         if self.old_len != self.new_len or not mm.ctx.mremap_multi_vma or self.flags & _DONTUNMAP:
             raise _error(errno.EFAULT, "the old range crosses the end of its area")
         return [(v, max(v.start, self.addr), min(v.end, end)) for v in areas_in(mm, self.addr, end)]

@@ -13,13 +13,14 @@ from memtwin.abi.signal import (
     BUS_ADRERR,
     SEGV_ACCERR,
     SEGV_MAPERR,
+    SEGV_PKUERR,
     SI_KERNEL,
     SIGBUS,
     SIGKILL,
     SIGSEGV,
 )
 from memtwin.hw.paging import PF_INSTR, PF_WRITE
-from memtwin.mm.memory import VM_FAULT_MAJOR, VM_FAULT_OOM, fault_is_permitted, handle_mm_fault
+from memtwin.mm.memory import VM_FAULT_MAJOR, VM_FAULT_OOM, denied_by_pkey, fault_is_permitted, handle_mm_fault
 from memtwin.mm.mm_types import VM_GROWSDOWN, VM_WRITE, MmStruct, VmArea
 from memtwin.mm.mmap import expand_stack
 from memtwin.mm.vma import find_vma
@@ -73,7 +74,8 @@ def do_user_addr_fault(task: FaultingTask, addr: int, error_code: int) -> Signal
     if (not vma.flags & VM_WRITE) if write else not fault_is_permitted(vma, False, error_code & PF_INSTR != 0):
         lock.up_read()
         ctx.fault_stats.sigsegv += 1
-        return SignalInfo(SIGSEGV, SEGV_ACCERR, addr)
+        code = SEGV_PKUERR if denied_by_pkey(vma, error_code & PF_INSTR != 0) else SEGV_ACCERR
+        return SignalInfo(SIGSEGV, code, addr)
     result = handle_mm_fault(mm, vma, addr, write)
     lock.up_read()
     ctx.events.pgfault += 1
