@@ -19,7 +19,6 @@ from memtwin.script.explain import Refusal, apart, reason
 from memtwin.script.grammar import MASK, PAGE, SYMBOLS, BadLine, Line, expression, parse_line, split, strip_comment
 from memtwin.script.names import FLAGS
 from memtwin.script.operations import ADDRESS, FILE, OPERATIONS, Fields, Operation, arguments, method
-from memtwin.script.tmpfs import Tmpfs
 
 if TYPE_CHECKING:
     from memtwin.machine import Machine
@@ -35,7 +34,6 @@ _MAX_PROCESSES: Final = 8
 _NO_ADDRESS: Final = SYMBOLS["B"] + (32 << 30)
 _NO_FILE: Final = MASK
 _TO_THE_END: Final = (0, MASK)
-_O_DEFAULT: Final = FLAGS["open"]["rdwr"] | FLAGS["open"]["creat"]
 
 
 def _start_program(process: Process) -> None:
@@ -61,7 +59,6 @@ class Script:
         "_base",
         "_born",
         "_explain",
-        "_files",
         "_unborn",
         "machine",
         "name",
@@ -80,7 +77,6 @@ class Script:
         self._born = 1
         self._unborn: list[str] = []  # names of children whose fork is not modelled
         self.variables: dict[str, int | None] = {}
-        self._files = Tmpfs()
         main = machine.spawn("main")
         _start_program(main)
         self.processes: dict[str, Process] = {"main": main}
@@ -179,11 +175,6 @@ class Script:
     def _do(self, line: Line, operation: Operation, process: Process, args: list[Any], fields: Fields) -> int:
         if line.op == "fork":
             return self._fork(process, args[0])
-        if line.op == "open":
-            return self._files.open(process, *(args if len(args) > 1 else (args[0], _O_DEFAULT)))
-        if line.op == "unlink":
-            self._files.unlink(args[0])
-            return 0
         if line.op == "exit":
             del self.processes[line.proc]
             process.exit()
