@@ -8,6 +8,7 @@ operation that is not modelled are answered and counted, and the script goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from memtwin import __version__
@@ -36,15 +37,28 @@ _NO_FILE: Final = MASK
 _TO_THE_END: Final = (0, MASK)
 
 
+#: What a small static program has mapped outside the windows, as (start, pages, writable): text, data, stack. Limits
+#: and mlockall see it. The sizes are those of the program that does scripts on a live kernel.
+_TEXT: Final = (0x400000, 206, False)
+_DATA: Final = (0x4CE000, 184, True)
+_STACK: Final = (0x7FFFFFFFF000 - 66 * PAGE, 66, True)
+
+
 def _start_program(process: Process) -> None:
-    """Map, outside the windows, what a small static program has: limits and mlockall see it. The sizes are those
-    of the program that does scripts on a live kernel: 824 kB of text, 736 kB of data, 264 kB of stack.
-    """
+    """Map the program of a fresh process."""
     flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
-    process.mmap(0x400000, 206 * PAGE, PROT_READ | PROT_EXEC, flags)
-    process.mmap(0x4CE000, 184 * PAGE, PROT_READ | PROT_WRITE, flags)
-    stack = process.vmas()[-1]
-    process.munmap(stack.start, stack.end - stack.start - 66 * PAGE)
+    for start, pages, writable in (_TEXT, _DATA):
+        process.mmap(start, pages * PAGE, PROT_READ | (PROT_WRITE if writable else PROT_EXEC), flags)
+    lowest = process.vmas()[-1].start
+    process.munmap(lowest, _STACK[0] - lowest)
+    _prefault(process)
+
+
+def _prefault(process: Process) -> None:
+    """Have the program resident, so that no operation takes faults for it."""
+    for start, pages, writable in (_TEXT, _DATA, _STACK):
+        with suppress(OSError):  # a script may have taken the program away
+            process.populate(start, pages * PAGE, write=writable)
 
 
 class Script:
@@ -193,6 +207,8 @@ class Script:
         except NotModelled:
             self._unborn.append(name)
             raise
+        for each in (process, child):
+            _prefault(each)
         self.processes[name] = child
         self._born += 1
         return 0
