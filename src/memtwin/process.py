@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from memtwin.abi import mman
 from memtwin.abi.capability import CAP_SYS_RESOURCE
+from memtwin.abi.fcntl import O_ACCMODE, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY
 from memtwin.abi.prctl import PR_GET_THP_DISABLE, PR_SET_THP_DISABLE, PR_SET_VMA, PR_SET_VMA_ANON_NAME
 from memtwin.abi.resource import RLIM_NLIMITS
 from memtwin.abi.signal import SIGKILL
@@ -32,7 +33,7 @@ from memtwin.mm.mm_types import MappedFile, MmStruct, VmArea
 from memtwin.mm.mmap import do_brk, do_mmap, do_munmap, setup_arg_pages
 from memtwin.mm.mprotect import do_mprotect
 from memtwin.mm.mremap import do_mremap
-from memtwin.mm.shmem import ShmemFile, ShmemInode
+from memtwin.mm.shmem import DevZero, ShmemFile, ShmemInode
 from memtwin.mm.userfaultfd import UserfaultfdCtx
 
 __all__ = ["Process"]
@@ -308,9 +309,35 @@ class Process:
         inode = ShmemInode(self.kernel.mm_ctx, f"/memfd:{name} (deleted)", sealable=bool(flags & _MFD_ALLOW_SEALING))
         return self._install(ShmemFile(inode))
 
-    def open_memory_file(self, inode: ShmemInode, *, readable: bool = True, writable: bool = True) -> int:
-        """Open a memory file that somebody else keeps (a tmpfs entry, /dev/zero); a descriptor."""
-        return self._install(ShmemFile(inode, readable=readable, writable=writable))
+    def open(self, path: str, flags: int = O_RDWR) -> int:
+        """open(2) of a file in the machine's memory file system, or of /dev/zero; a descriptor. Raises OSError ENOENT,
+        EEXIST, EISDIR.
+        """
+        names = self.kernel.memory_names
+        inode: ShmemInode | None
+        if path == "/dev/zero":
+            inode = DevZero(self.kernel.mm_ctx)
+        else:
+            inode = names.get(path)
+            if inode is not None and flags & O_CREAT and flags & O_EXCL:
+                raise OSError(errno.EEXIST, "open: the file exists")
+            if inode is None:
+                if not flags & O_CREAT:
+                    raise OSError(errno.ENOENT, "open: no such file")
+                inode = names[path] = ShmemInode(self.kernel.mm_ctx, path, sealable=False)
+                inode.mapping.opened(self.kernel.mm_ctx)
+        access = flags & O_ACCMODE
+        if flags & O_TRUNC and access != O_RDONLY and path != "/dev/zero":
+            self._call(inode.truncate, 0)
+        return self._install(ShmemFile(inode, readable=access != O_WRONLY, writable=access != O_RDONLY))
+
+    def unlink(self, path: str) -> None:
+        """unlink(2) in the machine's memory file system. Raises OSError ENOENT."""
+        inode = self.kernel.memory_names.pop(path, None)
+        if inode is None:
+            raise OSError(errno.ENOENT, "unlink: no such file")
+        inode.name = f"{path} (deleted)"
+        self._call(inode.mapping.closed, self.kernel.mm_ctx)
 
     def ftruncate(self, fd: int, length: int) -> None:
         """ftruncate(2). Raises OSError EBADF, EINVAL, EPERM."""

@@ -30,6 +30,7 @@ from memtwin.mm.oom_kill import oom_kill_message, select_bad_process
 from memtwin.mm.page import PageArrays
 from memtwin.mm.page_alloc import PageAllocator
 from memtwin.mm.page_table import PageTables
+from memtwin.mm.shmem import ShmemInode
 from memtwin.mm.slab import SlabAllocator
 from memtwin.mm.vma import no_memory
 from memtwin.mm.vma_modify import VmaModify
@@ -60,6 +61,7 @@ class Kernel:
         "events",
         "features",
         "log",
+        "memory_names",
         "mm_ctx",
         "node_stats",
         "on_exit",
@@ -148,6 +150,8 @@ class Kernel:
             pku=pku,
         )
         self.tasks: dict[int, TaskStruct] = {}
+        #: The names of memory files that processes driven by the API share: a file system without directories.
+        self.memory_names: dict[str, ShmemInode] = {}
         self.checks.register("page allocator", self.page_alloc.check)
         self.checks.register("object caches", self.slab.check)
         self.checks.register("address spaces", lambda: check_address_spaces(self.mm_ctx))

@@ -149,8 +149,10 @@ def _do_mmap(
     if vm_flags & VM_LOCKED and not mlock_limit_allows(mm, length >> 12):
         raise _error(errno.EAGAIN, "mmap: over RLIMIT_MEMLOCK")
     shared = flags & mman.MAP_TYPE in (mman.MAP_SHARED, mman.MAP_SHARED_VALIDATE)
-    if file is None or (file.vm_ops is None and shared and file.writable):
-        flags = flags & ~mman.MAP_TYPE | (mman.MAP_SHARED if shared else flags & mman.MAP_TYPE)
+    if file is not None and file.vm_ops is None and shared and file.writable:
+        file = None  # a shared mapping of /dev/zero is shared anonymous memory
+        flags = flags & ~mman.MAP_TYPE | mman.MAP_SHARED
+    if file is None:
         vm_flags, file, pgoff = _anonymous(mm, addr, length, flags, vm_flags)
     else:
         vm_flags = _file_flags(prot, flags, vm_flags, file, length, pgoff)

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from memtwin.errors import NotModelled
+from memtwin.fs.proc import task_mmu
 from memtwin.script.answers import address, in_window
 from memtwin.script.grammar import PAGE
-from memtwin.script.operations import Fields, method
-from memtwin.script.tmpfs import ROOT
+from memtwin.script.operations import DIRECTORY, Fields, method
 
 if TYPE_CHECKING:
+    from memtwin.mm.mm_types import MmStruct
     from memtwin.process import Process
 
 __all__ = ["DEFAULT", "VIEWS", "Classes", "Range", "areas", "status", "view"]
@@ -58,8 +59,17 @@ class Classes:
         return self._flags[pfn]
 
 
+#: The texts behind these files, for as long as ``Process`` has no ``read_file``.
+_VIEWS_OF_MM: Final[Mapping[str, Callable[[MmStruct], str]]] = {
+    "/proc/self/maps": task_mmu.maps,
+    "/proc/self/status": task_mmu.status_vm,
+}
+
+
 def _text(process: Process, path: str) -> str:
     """A whole file. Every file that a dump reads is there in Linux: one that is missing is not modelled."""
+    if not hasattr(process, "read_file") and path in _VIEWS_OF_MM:
+        return _VIEWS_OF_MM[path](process.mm)
     try:
         content = method(process, "read_file")(path)
     except OSError as error:
@@ -77,9 +87,9 @@ def _bytes(process: Process, path: str, offset: int, size: int) -> bytes:
 
 
 def _name(name: str) -> str:
-    """A file's name as an answer has it: files of the script's own tmpfs without the place where that is mounted."""
+    """A file's name as an answer has it: files of the script's own tmpfs without the place where they are."""
     name = name.replace('"', "").replace("\\", "")
-    return "tmpfs:" + name.removeprefix(ROOT) if name.startswith(ROOT + "/") else name
+    return "tmpfs:" + name.removeprefix(DIRECTORY) if name.startswith(DIRECTORY + "/") else name
 
 
 def areas(process: Process) -> Iterator[tuple[int, int, str]]:

@@ -2,8 +2,7 @@
 """The operations of the script language: what their arguments are and which call of ``Process`` does them.
 
 An operation that ``Process`` can not do yet raises NotModelled; so does a row without a handler. Those that concern
-the script and not one process (fork, exit, open, unlink, dump, echo, uffd_policy) are rows here and are done in
-``run``.
+the script and not one process (fork, exit, dump, echo, uffd_policy) are rows here and are done in ``run``.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from memtwin.script.names import FLAGS
 if TYPE_CHECKING:
     from memtwin.process import Process
 
-__all__ = ["ADDRESS", "FILE", "NUMBER", "OPERATIONS", "Fields", "Operation", "arguments", "method"]
+__all__ = ["ADDRESS", "DIRECTORY", "FILE", "NUMBER", "OPERATIONS", "Fields", "Operation", "arguments", "method"]
 
 Fields = dict[str, Any]
 #: Does the operation, adds fields to the answer, and returns what the call returned. Raises OSError.
@@ -32,6 +31,10 @@ ADDRESS: Final = "address"
 NUMBER: Final = "number"
 FILE: Final = "file"
 
+#: Where a script's own files are.
+DIRECTORY: Final = "/script"
+
+_O_RDWR_CREAT: Final = FLAGS["open"]["rdwr"] | FLAGS["open"]["creat"]
 _UFFD_DEFAULT: Final = FLAGS["uffd"]["cloexec"] | FLAGS["uffd"]["nonblock"]
 #: Most bytes that one mincore (one a page), pread, pwrite, vm_read or vm_write moves; on a live kernel they need room.
 _BUFFER: Final = 256 << 10
@@ -172,6 +175,28 @@ def _mincore(process: Process, args: list[Any], fields: Fields) -> int:
 # -- files --------------------------------------------------------------------------------------------------------
 
 
+def _path(name: str) -> str:
+    """The file of that name in the script's directory; only the zero device is outside. Raises OSError."""
+    if name == "/dev/zero":
+        return name
+    name = name.lstrip("/")
+    if not name.strip("."):
+        raise OSError(errno.EISDIR, "a directory")
+    if "/" in name:
+        raise OSError(errno.ENOENT, "the directory has no directories in it")
+    return f"{DIRECTORY}/{name}"
+
+
+def _open(process: Process, args: list[Any], _fields: Fields) -> int:
+    name, mode = (*args, _O_RDWR_CREAT)[:2]
+    return process.open(_path(name), mode)
+
+
+def _unlink(process: Process, args: list[Any], _fields: Fields) -> int:
+    process.unlink(_path(args[0]))
+    return 0
+
+
 def _memfd(process: Process, args: list[Any], _fields: Fields) -> int:
     name, mode = (*args, 0)[:2]
     fd: int = method(process, "memfd_create")(name, mode)
@@ -295,14 +320,14 @@ def _table() -> Iterator[Operation]:
     yield row("thp_disable", "number", _prctl(PR_SET_THP_DISABLE))
 
     yield row("memfd", "name ? memfd", _memfd, FILE)
-    yield row("open", "name ? open", None, FILE)
+    yield row("open", "name ? open", _open, FILE)
     yield row("ftruncate", "fd offset", _plain("ftruncate"))
     yield row("fallocate", "fd fallocate offset offset", _plain("fallocate"))
     yield row("fstat", "fd", _fstat)
     yield row("pread", "fd offset len", _pread)
     yield row("pwrite", "fd offset len number", _pwrite)
     yield row("close", "fd", _plain("close"))
-    yield row("unlink", "name", None)
+    yield row("unlink", "name", _unlink)
     yield row("addseals", "fd seals", _plain("add_seals"))
     yield row("getseals", "fd", _plain("get_seals"))
 

@@ -8,6 +8,7 @@ operation that is not modelled are answered and counted, and the script goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from memtwin import __version__
@@ -19,7 +20,6 @@ from memtwin.script.explain import Refusal, apart, reason
 from memtwin.script.grammar import MASK, PAGE, SYMBOLS, BadLine, Line, expression, parse_line, split, strip_comment
 from memtwin.script.names import FLAGS
 from memtwin.script.operations import ADDRESS, FILE, OPERATIONS, Fields, Operation, arguments, method
-from memtwin.script.tmpfs import Tmpfs
 
 if TYPE_CHECKING:
     from memtwin.machine import Machine
@@ -35,18 +35,30 @@ _MAX_PROCESSES: Final = 8
 _NO_ADDRESS: Final = SYMBOLS["B"] + (32 << 30)
 _NO_FILE: Final = MASK
 _TO_THE_END: Final = (0, MASK)
-_O_DEFAULT: Final = FLAGS["open"]["rdwr"] | FLAGS["open"]["creat"]
+
+
+#: What a small static program has mapped outside the windows, as (start, pages, writable): text, data, stack. Limits
+#: and mlockall see it. The sizes are those of the program that does scripts on a live kernel.
+_TEXT: Final = (0x400000, 206, False)
+_DATA: Final = (0x4CE000, 184, True)
+_STACK: Final = (0x7FFFFFFFF000 - 66 * PAGE, 66, True)
 
 
 def _start_program(process: Process) -> None:
-    """Map, outside the windows, what a small static program has: limits and mlockall see it. The sizes are those
-    of the program that does scripts on a live kernel: 824 kB of text, 736 kB of data, 264 kB of stack.
-    """
+    """Map the program of a fresh process."""
     flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
-    process.mmap(0x400000, 206 * PAGE, PROT_READ | PROT_EXEC, flags)
-    process.mmap(0x4CE000, 184 * PAGE, PROT_READ | PROT_WRITE, flags)
-    stack = process.vmas()[-1]
-    process.munmap(stack.start, stack.end - stack.start - 66 * PAGE)
+    for start, pages, writable in (_TEXT, _DATA):
+        process.mmap(start, pages * PAGE, PROT_READ | (PROT_WRITE if writable else PROT_EXEC), flags)
+    lowest = process.vmas()[-1].start
+    process.munmap(lowest, _STACK[0] - lowest)
+    _prefault(process)
+
+
+def _prefault(process: Process) -> None:
+    """Have the program resident, so that no operation takes faults for it."""
+    for start, pages, writable in (_TEXT, _DATA, _STACK):
+        with suppress(OSError):  # a script may have taken the program away
+            process.populate(start, pages * PAGE, write=writable)
 
 
 class Script:
@@ -61,7 +73,6 @@ class Script:
         "_base",
         "_born",
         "_explain",
-        "_files",
         "_unborn",
         "machine",
         "name",
@@ -80,7 +91,6 @@ class Script:
         self._born = 1
         self._unborn: list[str] = []  # names of children whose fork is not modelled
         self.variables: dict[str, int | None] = {}
-        self._files = Tmpfs()
         main = machine.spawn("main")
         _start_program(main)
         self.processes: dict[str, Process] = {"main": main}
@@ -179,11 +189,6 @@ class Script:
     def _do(self, line: Line, operation: Operation, process: Process, args: list[Any], fields: Fields) -> int:
         if line.op == "fork":
             return self._fork(process, args[0])
-        if line.op == "open":
-            return self._files.open(process, *(args if len(args) > 1 else (args[0], _O_DEFAULT)))
-        if line.op == "unlink":
-            self._files.unlink(args[0])
-            return 0
         if line.op == "exit":
             del self.processes[line.proc]
             process.exit()
@@ -202,6 +207,8 @@ class Script:
         except NotModelled:
             self._unborn.append(name)
             raise
+        for each in (process, child):
+            _prefault(each)
         self.processes[name] = child
         self._born += 1
         return 0

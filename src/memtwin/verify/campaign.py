@@ -112,8 +112,8 @@ class _Worker:
     def __init__(self, campaign: Campaign, path: Path, cpu: int) -> None:
         self.campaign = campaign
         self.profile: Profile = find_profile(campaign.profile)
-        self.live = Live(path, cpu=cpu)
         self.twin = Twin(campaign.kernel, campaign.with_, campaign.without, check=campaign.check)
+        self.live = Live(path, cpu=cpu, size=self.twin.size())
         self.ignore: Ignored = ignored(self.live.release)
 
     def write(self, number: int) -> list[str]:

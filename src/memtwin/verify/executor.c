@@ -51,13 +51,14 @@ typedef int64_t s64;
 #define TOP_BELOW (1ULL << 40)
 #define TOP_ABOVE (64ULL << 20)
 #define FILLER 0x300000000000ULL /* where map_room puts its mappings */
+#define PADDING 0x38000000ULL
 #define TMP "/tmp"
 #define SHARED 0x20000000ULL
 #define MAXPROC 8
 #define MAXVAR 128
 #define MAXOWN 16
-#define OUT_LEN (768 << 10)
-#define EXTRA_LEN (128 << 10)
+#define OUT_LEN (192 << 10)
+#define EXTRA_LEN (40 << 10)
 #define MAX_COUNT_LIMIT 200000 /* a larger vm.max_map_count can not be reached in reasonable time */
 
 enum { SIZE, RSS, RSS_ANON, RSS_FILE, RSS_SHMEM, DATA, LCK, SWAP, HUGETLB, PIN, NSTATUS };
@@ -74,7 +75,7 @@ struct shared {
 	struct { char name[24]; u64 value; } var[MAXVAR];
 	struct { u64 start, end; int writable; } own[MAXOWN];
 	s64 base[NSTATUS];
-	u64 as0, data0;
+	u64 as0, data0, want_size;
 	/* a touch: what the handler of the fault finds */
 	volatile int sig, code;
 	volatile u64 at;
@@ -82,14 +83,14 @@ struct shared {
 	int run_value;
 	int out_len, extra_len, text_pos, text_len;
 	char line[1024], last_op[32];
-	struct { u64 pfn; int id; } class[8192];
+	struct { u64 pfn; int id; } class[4096];
 	int nclass;
-	u64 entries[4096];
-	char slurp[64 << 10];
+	u64 entries[2048];
+	char slurp[32 << 10];
 	unsigned char bytes[256 << 10];
 	char extra[EXTRA_LEN];
 	char out[OUT_LEN];
-	char text[256 << 10];
+	char text[64 << 10];
 };
 static struct shared *const sh = (struct shared *)SHARED;
 static int self; /* our slot */
@@ -339,7 +340,7 @@ static void dump_smaps(pid_t pid)
 static int class_of(u64 pfn)
 {
 	int size = sizeof sh->class / sizeof sh->class[0];
-	for (u64 i = pfn * 0x9E3779B97F4A7C15ULL >> 51;; i = (i + 1) % size) {
+	for (u64 i = pfn * 0x9E3779B97F4A7C15ULL >> 52;; i = (i + 1) % size) {
 		if (!sh->class[i].id) {
 			if (sh->nclass > size / 2)
 				return -1;
@@ -455,6 +456,13 @@ static void read_status(pid_t pid, s64 *value)
 				value[i] = strtoll(colon + 1, NULL, 10);
 	}
 }
+static int is_own(u64 addr)
+{
+	for (int i = 0; i < sh->nown; i++)
+		if (addr >= sh->own[i].start && addr < sh->own[i].end)
+			return 1;
+	return addr >= FILLER && addr < FILLER + MAX_COUNT_LIMIT * PAGE;
+}
 /* kB of our own image that mlockall locked: no matter of the script's. */
 static s64 own_locked(pid_t pid)
 {
@@ -464,7 +472,7 @@ static s64 own_locked(pid_t pid)
 	lines_open(&in, pid, "smaps");
 	for (char *line; (line = lines_next(&in));) {
 		if (vma_head(line, &start, &end))
-			size = shown(start) ? 0 : (end - start) / 1024;
+			size = is_own(start) ? (end - start) / 1024 : 0;
 		else if (!strncmp(line, "VmFlags:", 8) && strstr(line, " lo "))
 			total += size;
 	}
@@ -1283,7 +1291,7 @@ static void know_own_areas(void)
 			munmap((void *)start, end - start);
 			continue;
 		}
-		if (sh->nown < MAXOWN) {
+		if (sh->nown < MAXOWN - 1) {
 			sh->own[sh->nown].start = start;
 			sh->own[sh->nown].end = end;
 			sh->own[sh->nown++].writable = rest[1] == 'w';
@@ -1295,6 +1303,19 @@ static void __attribute__((noinline)) grow_stack(void)
 	volatile char room[96 << 10];
 	for (unsigned i = 0; i < sizeof room; i += 512)
 		room[i] = 1;
+}
+/* Make VmSize what was asked for, so that limits on all of it (mlockall) mean the same on both halves. */
+static void pad(void)
+{
+	s64 status[NSTATUS];
+	read_status(getpid(), status);
+	s64 missing = (s64)sh->want_size - status[SIZE] * 1024;
+	if (missing <= 0)
+		return;
+	mmap((void *)PADDING, missing, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	sh->own[sh->nown].start = PADDING;
+	sh->own[sh->nown].end = PADDING + missing;
+	sh->own[sh->nown++].writable = 0;
 }
 static int run_script(void)
 {
@@ -1319,6 +1340,7 @@ static int run_script(void)
 	sh->nproc = 1;
 	know_own_areas();
 	move_heap();
+	pad();
 	drop_capability(24);
 	settle();
 	read_status(getpid(), sh->base);
@@ -1487,6 +1509,7 @@ static int prepare(int cpu)
 int main(int argc, char **argv)
 {
 	int cpu = -1;
+	u64 size = 0;
 	if (argc == 2 && !strcmp(argv[1], "run"))
 		return run_script();
 	for (int i = 1; i + 1 < argc; i += 2) {
@@ -1494,12 +1517,15 @@ int main(int argc, char **argv)
 			cpu = atoi(argv[i + 1]);
 		else if (!strcmp(argv[i], "--timeout"))
 			timeout_ms = atoi(argv[i + 1]);
+		else if (!strcmp(argv[i], "--size"))
+			size = strtoull(argv[i + 1], NULL, 0);
 	}
 	int exe = prepare(cpu);
 	if (exe < 0) {
 		perror("executor: needs root");
 		return 1;
 	}
+	sh->want_size = size;
 	print_env();
 	size_t len;
 	char *text = read_all(&len), name[64];

@@ -99,11 +99,13 @@ def executor() -> Path:
 class Live:
     """Runs programs on the live kernel, all on one CPU.
 
-    ``release``: of the kernel; ``map_room``: can the operation of that name be used.
+    ``size``: bytes that a process occupies in the beginning (VmSize), so that limits on all of it mean the same on both
+    halves; it can not be less than what the executor needs. ``release``: of the kernel; ``map_room``: can the operation of that name be used.
     """
 
-    def __init__(self, path: Path | None = None, *, cpu: int = 0) -> None:
+    def __init__(self, path: Path | None = None, *, cpu: int = 0, size: int = 0) -> None:
         self._path = path or executor()
+        self._size = size
         cpus = sorted(os.sched_getaffinity(0))
         self._cpu = cpus[cpu % len(cpus)]
         self.release = os.uname().release
@@ -115,7 +117,7 @@ class Live:
         Raises BadInput if the executor does not run.
         """
         text = "".join(f"script {n}\n" + "\n".join(lines) + "\n" for n, lines in enumerate(programs))
-        command = [str(self._path), "--cpu", str(self._cpu), "--timeout", str(_TIMEOUT_MS)]
+        command = [str(self._path), "--cpu", str(self._cpu), "--timeout", str(_TIMEOUT_MS), "--size", str(self._size)]
         done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
         if done.returncode:
             lines = done.stderr.decode(errors="replace").strip().splitlines()

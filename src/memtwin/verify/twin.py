@@ -14,7 +14,6 @@ from typing import Any, Final
 from memtwin.errors import InvariantBroken
 from memtwin.machine import Machine
 from memtwin.mm.mm_types import VM_LOCKED
-from memtwin.script.answers import in_window
 from memtwin.script.run import Script
 
 __all__ = ["Before", "Twin", "words_of"]
@@ -52,18 +51,24 @@ class Twin:
         """A new machine. Raises BadInput."""
         return Machine(self._memory, 1, kernel=self._kernel, with_=self._with, without=self._without)
 
+    def size(self) -> int:
+        """Bytes that a process occupies before its first line (VmSize)."""
+        with self.machine() as machine:
+            return Script("", machine).variable("AS0")
+
     def run(self, lines: Sequence[str], before: Before | None = None) -> Iterator[dict[str, Any]]:
         """The answers to a program, one a line, as they are asked for. An exception of the twin itself is an answer
         with the field ``broken``, and the last one.
         """
         machine = self.machine()
         script = Script("", machine)
+        own = frozenset(vma.start for vma in script.processes["main"].vmas())
         try:
             for line in lines:
                 try:
                     if before is not None:
                         before(script, *words_of(line))
-                    yield _answer(script, line)
+                    yield _answer(script, line, own)
                 except Exception as error:  # a bug of the twin is a difference like any other
                     yield {"broken": f"{type(error).__name__}: {error}"}
                     return
@@ -76,12 +81,12 @@ class Twin:
             machine.close()
 
 
-def _answer(script: Script, line: str) -> dict[str, Any]:
+def _answer(script: Script, line: str, own: frozenset[int]) -> dict[str, Any]:
     if _ROOM in line:
         return _map_room(script, line)
     answer = script.answer(line)
     if answer.get("op") == "dump":
-        _forget_own_locks(script, answer)
+        _forget_own_locks(script, answer, own)
     return answer
 
 
@@ -93,18 +98,18 @@ def _map_room(script: Script, line: str) -> dict[str, Any]:
     return {"i": script.number, "op": _ROOM, "ret": 0}
 
 
-def _forget_own_locks(script: Script, answer: dict[str, Any]) -> None:
-    """mlockall also locks what a process has outside the windows, which differs between the two halves."""
+def _forget_own_locks(script: Script, answer: dict[str, Any], own: frozenset[int]) -> None:
+    """mlockall also locks the areas a process had in the beginning, which are not the script's."""
     views = answer.get("procs") or {answer.get("proc", "main"): answer}
     for name, view in views.items():
         status = view.get("status")
         if not status or "VmLck" not in status:
             continue
-        own = sum(
+        locked = sum(
             vma.end - vma.start
             for vma in script.processes[name].vmas()
-            if vma.flags & VM_LOCKED and not in_window(vma.start)
+            if vma.flags & VM_LOCKED and vma.start in own
         )
-        status["VmLck"] -= own >> 10
+        status["VmLck"] -= locked >> 10
         if not status["VmLck"]:
             del status["VmLck"]

@@ -76,7 +76,8 @@ STATUS = "Name:\tmain\nVmSize:\t    8192 kB\nVmLck:\t       0 kB\nVmRSS:\t      
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeProcess]:
     """``fake(does, files)`` with a /proc/self/status, and no program."""
-    monkeypatch.setattr(run_module, "_start_program", lambda process: None)
+    for part in ("_start_program", "_prefault"):
+        monkeypatch.setattr(run_module, part, lambda process: None)
 
     def make(does: dict[str, Any] | None = None, files: dict[str, str | bytes] | None = None) -> FakeProcess:
         return FakeProcess(does, {"/proc/self/status": STATUS, **(files or {})})
