@@ -16,6 +16,7 @@ from memtwin.errors import BadInput, NotModelled
 
 if TYPE_CHECKING:
     from memtwin.verify.campaign import Campaign, Case, Report
+    from memtwin.verify.hunt import Catch
 
 app = new_app("Compare the twin with the kernel that runs here, by random programs.")
 
@@ -78,7 +79,7 @@ def _case_document(campaign: Campaign, key: str, cases: list[Case], small: Case)
 def _coverage_text(report: Report) -> str:
     from memtwin.verify.coverage import SITUATIONS
 
-    rows = [("operation", "result", *SITUATIONS)]
+    rows: list[tuple[str, ...]] = [("operation", "result", *SITUATIONS)]
     for op, result, counts in report.coverage.rows():
         rows.append((op, result, *(str(counts.get(where, ".")) for where in SITUATIONS)))
     return table(rows)
@@ -112,6 +113,39 @@ class _Progress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
+def _catch_row(catch: Catch) -> tuple[str, ...]:
+    if catch.stale is not None:
+        return colour("STALE", "31"), catch.mutation.name, "", catch.stale
+    if catch.after is None:
+        return colour("SURVIVES", "31"), catch.mutation.name, "", catch.mutation.text
+    return colour("caught", "32"), catch.mutation.name, f"after {catch.after}", f"{catch.mutation.text} ({catch.how})"
+
+
+def _mutate(campaign: Campaign, name: str, jobs: int, json: bool) -> int:
+    from memtwin.verify.hunt import hunt
+    from memtwin.verify.mutations import lookup
+
+    catches = list(hunt(campaign, lookup(name), jobs))
+    survivors = [catch for catch in catches if catch.after is None]
+    if json:
+        rows = [
+            {
+                "name": catch.mutation.name,
+                "text": catch.mutation.text,
+                "after": catch.after,
+                "how": catch.how,
+                "stale": catch.stale,
+            }
+            for catch in catches
+        ]
+        document = {"profile": campaign.profile, "seed": campaign.seed, "programs": campaign.programs}
+        print_json("verify", {**document, "mutations": rows, "survivors": len(survivors)})
+    else:
+        print(table([_catch_row(catch) for catch in catches]))
+        print(f"{len(catches) - len(survivors)} of {len(catches)} caught within {campaign.programs} programs")
+    return 1 if survivors else 0
+
+
 def _status(report: Report) -> int:
     if report.cases:
         return 1
@@ -132,6 +166,9 @@ def verify(
     with_: Annotated[list[str] | None, typer.Option("--with", metavar="ID", help="Switch this change on.")] = None,
     without: Annotated[list[str] | None, typer.Option(metavar="ID", help="Switch this change off.")] = None,
     show: Annotated[int, typer.Option(metavar="K", min=0, help="Make the first of the K largest groups small.")] = 8,
+    mutate: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Break this rule of the twin (or all, in turn): is it noticed?")
+    ] = None,
     save: Annotated[str | None, typer.Option(metavar="DIR", help="Save the small programs there.")] = None,
     coverage: Annotated[bool, typer.Option(help="Print what was reached.")] = True,
     print_: Annotated[bool, typer.Option("--print", help="Print the programs and run nothing.")] = False,
@@ -152,6 +189,8 @@ def verify(
     for line in resolve(kernel, with_=with_ or (), without=without or ()).notes:
         note(line)
     campaign = Campaign(profile, seed, programs, first, kernel, tuple(with_ or ()), tuple(without or ()))
+    if mutate is not None:
+        return _mutate(campaign, mutate, jobs, json)
     progress = _Progress(programs)
     try:
         report = run(campaign, jobs, progress)

@@ -434,7 +434,7 @@ def move_there_and_back(author: Author) -> None:
         touch(author, at)
     author.write(f"mremap {at} {at.pages}p maymove|fixed B+{away}p")
     if author.chance(0.3):
-        author.write(f"dump maps")
+        author.write("dump maps")
     author.write(f"mremap B+{away}p {at.pages}p {at.pages}p maymove|fixed {at.addr}")
 
 

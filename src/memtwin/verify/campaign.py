@@ -22,7 +22,7 @@ from memtwin.verify.profiles import profile as find_profile
 from memtwin.verify.shrink import Program, shrink
 from memtwin.verify.twin import Twin
 
-__all__ = ["CHUNK", "Campaign", "Case", "Report", "judge", "key_of", "minimal"]
+__all__ = ["CHUNK", "Campaign", "Case", "Report", "Worker", "judge", "key_of", "minimal", "run"]
 
 #: Programs of one unit of work.
 CHUNK = 50
@@ -106,7 +106,7 @@ def key_of(case: Case) -> str:
     return f"{op}: {how}"
 
 
-class _Worker:
+class Worker:
     """Both halves, set up once in a process."""
 
     def __init__(self, campaign: Campaign, path: Path, cpu: int) -> None:
@@ -158,12 +158,12 @@ class _Worker:
         return report
 
 
-_worker: _Worker
+_worker: Worker
 
 
 def _start_worker(campaign: Campaign, path: Path, cpus: multiprocessing.SimpleQueue[int]) -> None:
     global _worker
-    _worker = _Worker(campaign, path, cpus.get())
+    _worker = Worker(campaign, path, cpus.get())
 
 
 def _work(chunk: tuple[int, int]) -> Report:
@@ -179,7 +179,7 @@ def reports(campaign: Campaign, jobs: int = 1) -> Iterator[Report]:
     """The report of each chunk, in order. Raises BadInput, NotModelled."""
     path = executor()
     if jobs == 1:
-        worker = _Worker(campaign, path, 0)
+        worker = Worker(campaign, path, 0)
         for chunk in _chunks(campaign):
             yield worker.chunk(*chunk)
         return
@@ -203,7 +203,7 @@ def run(campaign: Campaign, jobs: int = 1, progress: Callable[[Report], None] | 
 
 def judge(campaign: Campaign, wanted: Callable[[Case], bool]) -> Callable[[Sequence[Program]], int | None]:
     """Judges candidates of the shrinker: do they show a difference of the wanted kind?"""
-    worker = _Worker(campaign, executor(), 0)
+    worker = Worker(campaign, executor(), 0)
 
     def differs(candidates: Sequence[Program]) -> int | None:
         for index, (lines, answers) in enumerate(zip(candidates, worker.live.run(candidates), strict=True)):
@@ -225,7 +225,7 @@ def minimal(campaign: Campaign, case: Case) -> Case:
     if differs([start]) is None:
         start = case.lines
     lines = tuple(shrink(start, differs))
-    worker = _Worker(campaign, executor(), 0)
+    worker = Worker(campaign, executor(), 0)
     (answers,) = worker.live.run([lines])
     difference, _ = compare(answers, worker.twin.run(lines), worker.ignore)
     return Case(case.number, lines, difference) if difference is not None else case

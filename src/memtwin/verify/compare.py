@@ -48,7 +48,7 @@ def ignored(release: str) -> Ignored:
 def normal(value: Any, ignore: Ignored = _ALWAYS) -> Any:
     """``value`` without what is not compared."""
     if isinstance(value, dict):
-        kept = {}
+        kept: dict[str, Any] = {}
         for key, inner in value.items():
             if key in ignore:
                 continue

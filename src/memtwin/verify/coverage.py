@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
 from memtwin.script.grammar import MASK, expression
@@ -39,8 +40,8 @@ Cell = tuple[str, str, str]
 
 #: Operations whose first two arguments are a range, and those with a file before it.
 _RANGED: Final = frozenset(
-    "mmap munmap mprotect madvise process_madvise mremap mlock mlock2 munlock msync mincore mseal remap_file_pages read"
-    " write vm_read vm_write anon_name mbind".split()
+    ("mmap", "munmap", "mprotect", "madvise", "process_madvise", "mremap", "mlock", "mlock2", "munlock", "msync")
+    + ("mincore", "mseal", "remap_file_pages", "read", "write", "vm_read", "vm_write", "anon_name", "mbind")
 )
 _FILE_FIRST: Final = frozenset(("uffd_register", "uffd_unregister"))
 
@@ -59,7 +60,7 @@ def situation(areas: Sequence[Span], addr: int, length: int) -> str:
         return "hole"
     if addr < hit[0][0]:
         return "from hole"
-    if end > hit[-1][1] or any(left[1] != right[0] for left, right in zip(hit, hit[1:], strict=False)):
+    if end > hit[-1][1] or any(left[1] != right[0] for left, right in pairwise(hit)):
         return "over hole"
     if len(hit) > 1:
         return "across"

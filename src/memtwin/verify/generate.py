@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from memtwin.verify.layout import Area, Layout
 
@@ -126,7 +127,7 @@ class Author:
     def hole(self) -> tuple[int, int] | None:
         """A hole between two areas that is small enough to be filled."""
         areas = self.layout.areas
-        holes = [(a.end, b.start) for a, b in zip(areas, areas[1:], strict=False) if 0 < b.start - a.end <= 8]
+        holes = [(a.end, b.start) for a, b in pairwise(areas) if 0 < b.start - a.end <= 8]
         return self.rng.choice(holes) if holes else None
 
     def pages_at(self, start: int, pages: int) -> Range:

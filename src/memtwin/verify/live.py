@@ -100,7 +100,8 @@ class Live:
     """Runs programs on the live kernel, all on one CPU.
 
     ``size``: bytes that a process occupies in the beginning (VmSize), so that limits on all of it mean the same on both
-    halves; it can not be less than what the executor needs. ``release``: of the kernel; ``map_room``: can the operation of that name be used.
+    halves; it can not be less than what the executor needs. ``release``: of the kernel; ``map_room``: can the operation
+    of that name be used.
     """
 
     def __init__(self, path: Path | None = None, *, cpu: int = 0, size: int = 0) -> None:

@@ -106,9 +106,7 @@ def _forget_own_locks(script: Script, answer: dict[str, Any], own: frozenset[int
         if not status or "VmLck" not in status:
             continue
         locked = sum(
-            vma.end - vma.start
-            for vma in script.processes[name].vmas()
-            if vma.flags & VM_LOCKED and vma.start in own
+            vma.end - vma.start for vma in script.processes[name].vmas() if vma.flags & VM_LOCKED and vma.start in own
         )
         status["VmLck"] -= locked >> 10
         if not status["VmLck"]:
