@@ -33,6 +33,7 @@ from memtwin.mm.mm_types import MappedFile, MmStruct, VmArea
 from memtwin.mm.mmap import do_brk, do_mmap, do_munmap, setup_arg_pages
 from memtwin.mm.mprotect import do_mprotect
 from memtwin.mm.mremap import do_mremap
+from memtwin.mm.mseal import do_mseal
 from memtwin.mm.shmem import DevZero, ShmemFile, ShmemInode
 from memtwin.mm.userfaultfd import UserfaultfdCtx
 
@@ -175,6 +176,10 @@ class Process:
     def munlockall(self) -> None:
         """munlockall(2)."""
         self._call(do_munlockall, self.mm)
+
+    def mseal(self, addr: int, length: int, flags: int = 0) -> None:
+        """mseal(2). Raises OSError (ENOSYS before 6.10)."""
+        self._call(do_mseal, self.mm, addr, length, flags)
 
     def msync(self, addr: int, length: int, flags: int) -> None:
         """msync(2). Raises OSError."""
@@ -327,7 +332,7 @@ class Process:
                 inode = names[path] = ShmemInode(self.kernel.mm_ctx, path, sealable=False)
                 inode.mapping.opened(self.kernel.mm_ctx)
         access = flags & O_ACCMODE
-        if flags & O_TRUNC and access != O_RDONLY and path != "/dev/zero":
+        if flags & O_TRUNC and path != "/dev/zero":
             self._call(inode.truncate, 0)
         return self._install(ShmemFile(inode, readable=access != O_WRONLY, writable=access != O_RDONLY))
 
@@ -345,6 +350,20 @@ class Process:
         if not file.writable:
             raise OSError(errno.EINVAL, "ftruncate: not open for writing")
         self._call(file.inode.truncate, length)
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        """pread(2) of a memory file. Raises OSError EBADF, EINVAL."""
+        file = self._memory_file(fd)
+        if not file.readable:
+            raise OSError(errno.EBADF, "pread: not open for reading")
+        return self._call(file.inode.read, length, offset)
+
+    def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+        """pwrite(2) of a memory file; bytes written. Raises OSError EBADF, EINVAL, EPERM (sealed), ENOSPC."""
+        file = self._memory_file(fd)
+        if not file.writable:
+            raise OSError(errno.EBADF, "pwrite: not open for writing")
+        return self._call(file.inode.write, data, offset)
 
     def fstat(self, fd: int) -> tuple[int, int]:
         """(size in bytes, blocks of 512 bytes). Raises OSError EBADF."""

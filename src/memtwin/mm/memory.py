@@ -113,6 +113,10 @@ def _do_anonymous_page(mm: MmStruct, vma: VmArea, addr: int, index: int, write: 
     return 0
 
 
+#: Fault-around: the aligned window of pages that a read fault on a file maps if they are cached (64 KiB).
+FAULT_AROUND: Final = 16
+
+
 def _do_file_fault(mm: MmStruct, vma: VmArea, addr: int, index: int, write: bool) -> int:
     """The entry is empty and a file is mapped: read fault, private write (copy at once) or shared write."""
     ctx = mm.ctx
@@ -121,34 +125,69 @@ def _do_file_fault(mm: MmStruct, vma: VmArea, addr: int, index: int, write: bool
     page_index = vma.linear_page_index(addr)
     if page_index >= (mapping.size() + 4095) >> 12:
         return VM_FAULT_SIGBUS
+    if not write:
+        _map_around(mm, vma, addr, index)
+        if ctx.ram.q[index]:
+            ctx.fault_stats.file_read += 1
+            return 0
     source = mapping.get_folio(ctx, page_index)
     if not source:
         return VM_FAULT_OOM
     if write and not vma.flags & VM_SHARED:
         return _copy_anon(mm, vma, addr, index, source, 0)
-    pages = ctx.pages
-    entry = source << 12 | vma.page_prot | (DIRTY if write else 0)
     mm.page_table_lock.lock()
     if not ctx.ram.q[index]:
-        pages.refcount[source] += 1
-        pages.mapcount[source] += 1
-        if pages.mapcount[source] == 1:
-            ctx.node_stat(source).nr_mapped += 1
         if write:
             ctx.fault_stats.shared_file += 1
-            pages.flags[source] |= PG_DIRTY
+            ctx.pages.flags[source] |= PG_DIRTY
         else:
             ctx.fault_stats.file_read += 1
-        ctx.ram.q[index] = entry
-        pages.private[index >> 9] += 1
-        if not entry & NX:
-            ctx.tlb.note_executable(source)
-        if mapping.shmem:
-            mm.rss_shmem += 1
-        else:
-            mm.rss_file += 1
+        _set_file(mm, vma, index, source, DIRTY if write else 0)
     mm.page_table_lock.unlock()
     return 0
+
+
+def _set_file(mm: MmStruct, vma: VmArea, index: int, pfn: int, bits: int) -> None:
+    """Let the empty entry map the cached page ``pfn``. ``page_table_lock`` is held."""
+    ctx = mm.ctx
+    pages = ctx.pages
+    entry = pfn << 12 | vma.page_prot | bits
+    pages.refcount[pfn] += 1
+    pages.mapcount[pfn] += 1
+    if pages.mapcount[pfn] == 1:
+        ctx.node_stat(pfn).nr_mapped += 1
+    ctx.ram.q[index] = entry
+    pages.private[index >> 9] += 1
+    if not entry & NX:
+        ctx.tlb.note_executable(pfn)
+    assert vma.file is not None
+    if vma.file.mapping.shmem:
+        mm.rss_shmem += 1
+    else:
+        mm.rss_file += 1
+
+
+def _map_around(mm: MmStruct, vma: VmArea, addr: int, index: int) -> None:
+    """Map what is cached in the window around ``addr``, within the area and the page table."""
+    assert vma.file is not None
+    folios = vma.file.mapping.folios
+    if not folios:
+        return
+    slot = addr >> 12 & 511
+    first_addr = max(vma.start, (addr & ~0xFFF) - (slot % FAULT_AROUND << 12))
+    last_addr = min(vma.end, (addr & ~0xFFF) + (FAULT_AROUND - slot % FAULT_AROUND << 12))
+    page_index = vma.linear_page_index(first_addr)
+    position = index - ((addr - first_addr) >> 12)
+    end_of_file = (vma.file.mapping.size() + 4095) >> 12
+    q = mm.ctx.ram.q
+    mm.page_table_lock.lock()
+    for offset in range((last_addr - first_addr) >> 12):
+        if page_index + offset >= end_of_file:
+            break
+        pfn = folios.get(page_index + offset)
+        if pfn is not None and not q[position + offset]:
+            _set_file(mm, vma, position + offset, pfn, 0)
+    mm.page_table_lock.unlock()
 
 
 def _copy_anon(mm: MmStruct, vma: VmArea, addr: int, index: int, source: int, entry: int) -> int:

@@ -70,7 +70,7 @@ def _locked_pages(mm: MmStruct, start: int, length: int) -> int:
 def _apply(mm: MmStruct, start: int, length: int, lock_flags: int) -> None:
     """Lock or unlock areas left to right up to the first hole. Raises OSError EINVAL, ENOMEM."""
     end = start + length
-    if end > 1 << 64:
+    if end >= 1 << 64 and length:
         raise OSError(errno.EINVAL, "mlock: the range wraps")
     position = start
     prev: VmArea | None = None

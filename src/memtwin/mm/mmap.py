@@ -150,10 +150,10 @@ def _do_mmap(
         raise _error(errno.EAGAIN, "mmap: over RLIMIT_MEMLOCK")
     shared = flags & mman.MAP_TYPE in (mman.MAP_SHARED, mman.MAP_SHARED_VALIDATE)
     if file is not None and file.vm_ops is None and shared and file.writable:
-        file = None  # a shared mapping of /dev/zero is shared anonymous memory
+        file = None  # a shared mapping of /dev/zero is shared anonymous memory that keeps its offset
         flags = flags & ~mman.MAP_TYPE | mman.MAP_SHARED
     if file is None:
-        vm_flags, file, pgoff = _anonymous(mm, addr, length, flags, vm_flags)
+        vm_flags, file, pgoff = _anonymous(mm, addr, length, flags, vm_flags, pgoff)
     else:
         vm_flags = _file_flags(prot, flags, vm_flags, file, length, pgoff)
     if flags & mman.MAP_NORESERVE and ctx.sysctl.overcommit_memory != 2:
@@ -166,14 +166,16 @@ def _capable(mm: MmStruct, capability: int) -> bool:
     return mm.owner is None or mm.owner.capable(capability)
 
 
-def _anonymous(mm: MmStruct, addr: int, length: int, flags: int, vm_flags: int) -> tuple[int, MappedFile | None, int]:
+def _anonymous(
+    mm: MmStruct, addr: int, length: int, flags: int, vm_flags: int, pgoff: int
+) -> tuple[int, MappedFile | None, int]:
     """Flags, object and page offset of an anonymous mapping."""
     kind = flags & mman.MAP_TYPE
     if kind == mman.MAP_SHARED:
         if vm_flags & VM_GROWSDOWN:
             raise _error(errno.EINVAL, "mmap: shared memory does not grow down")
         mm.ctx.mapping_ids += 1
-        return vm_flags | VM_SHARED | VM_MAYSHARE, _SharedAnonymous(length >> 12, mm.ctx.mapping_ids), 0
+        return vm_flags | VM_SHARED | VM_MAYSHARE, _SharedAnonymous(length >> 12, mm.ctx.mapping_ids), pgoff
     if kind == mman.MAP_PRIVATE:
         return vm_flags, None, addr >> 12
     raise _error(errno.EINVAL, "mmap: neither MAP_SHARED nor MAP_PRIVATE")
@@ -181,7 +183,8 @@ def _anonymous(mm: MmStruct, addr: int, length: int, flags: int, vm_flags: int) 
 
 def _file_flags(prot: int, flags: int, vm_flags: int, file: MappedFile, length: int, pgoff: int) -> int:
     """Flags of a mapping of ``file``; the checks in Linux's order."""
-    if (pgoff << 12) + length > (1 << 63) - 1:
+    largest = (1 << 63) - 1 if file.vm_ops is not None else (1 << 64) - 1
+    if length > largest or pgoff > (largest - length) >> 12:
         raise _error(errno.EOVERFLOW, "mmap: offset and length exceed the largest file")
     kind = flags & mman.MAP_TYPE
     if kind == mman.MAP_SHARED_VALIDATE and flags & ~mman.LEGACY_MAP_MASK:

@@ -54,12 +54,15 @@ def do_mremap(mm: MmStruct, addr: int, old_len: int, new_len: int, flags: int, n
         raise _error(errno.EINVAL, "unknown flag")
     if flags & _FIXED and not flags & _MAYMOVE:
         raise _error(errno.EINVAL, "MREMAP_FIXED without MREMAP_MAYMOVE")
-    if flags & _DONTUNMAP and (not flags & _MAYMOVE or old_len != new_len):
+    given = old_len, new_len
+    old_len = (old_len + 4095) & PAGE_MASK & (1 << 64) - 1
+    new_len = (new_len + 4095) & PAGE_MASK & (1 << 64) - 1
+    # 6.7 compares the lengths as they were given, later kernels as whole pages.
+    same_length = old_len == new_len if mm.ctx.mremap_checks_first else given[0] == given[1]
+    if flags & _DONTUNMAP and not (flags & _MAYMOVE and same_length):
         raise _error(errno.EINVAL, "MREMAP_DONTUNMAP without MREMAP_MAYMOVE, or with another length")
     if addr & ~PAGE_MASK:
         raise _error(errno.EINVAL, "unaligned address")
-    old_len = (old_len + 4095) & PAGE_MASK & (1 << 64) - 1
-    new_len = (new_len + 4095) & PAGE_MASK & (1 << 64) - 1
     if not new_len:
         raise _error(errno.EINVAL, "the new length is 0")
     mm.mmap_lock.down_write()
@@ -102,10 +105,16 @@ class _Mremap:
             return self._mremap_to()
         if self.old_len >= self.new_len:
             if self.old_len > self.new_len:
+                self._check_tail()
                 self._check_sealed(self.addr + self.new_len, self.addr + self.old_len)
                 unmap_range(mm, self.addr + self.new_len, self.addr + self.old_len)
             return self.addr
         return self._grow(vma)
+
+    def _check_tail(self) -> None:
+        """What munmap says about the part that a shrinking call cuts off. Raises OSError EINVAL."""
+        if self.addr + self.old_len > self.mm.task_size:
+            raise _error(errno.EINVAL, "the old range is beyond the address space")
 
     def _check_sealed(self, start: int, end: int) -> None:
         if self.mm.ctx.mseal and any(v.flags & VM_SEALED for v in areas_in(self.mm, start, end)):
@@ -179,7 +188,8 @@ class _Mremap:
                 raise _error(errno.EINVAL, "unaligned new address")
             if self.new_len > mm.task_size or target > mm.task_size - self.new_len:
                 raise _error(errno.EINVAL, "the new range is beyond the address space")
-            if self.addr + self.old_len > target and target + self.new_len > self.addr:
+            old_end = (self.addr + self.old_len) & (1 << 64) - 1  # an absurd length wraps and overlaps nothing
+            if old_end > target and target + self.new_len > self.addr:
                 raise _error(errno.EINVAL, "old and new range overlap")
         if mm.map_count + 2 >= mm.ctx.sysctl.max_map_count - 3:
             raise no_memory("mremap: too many areas (vm.max_map_count)")
@@ -198,6 +208,7 @@ class _Mremap:
             unmap_range(mm, self.new_addr, self.new_addr + self.new_len)
         old_len = self.old_len
         if old_len > self.new_len:
+            self._check_tail()
             unmap_range(mm, self.addr + self.new_len, self.addr + old_len)
             old_len = self.new_len
         vma: VmArea | None = mm.mm_mt.load(self.addr)
@@ -225,8 +236,9 @@ class _Mremap:
         if not self.old_len and not vma.flags & (VM_SHARED | VM_MAYSHARE):
             raise _error(errno.EINVAL, "old length 0 duplicates shared mappings only")
         if vma.end >= end:
+            self._vma_to_resize(vma, end - self.addr)
             return []
-        if self.old_len != self.new_len or not mm.ctx.mremap_multi_vma or self.flags & _DONTUNMAP:
+        if self.old_len != self.new_len or not mm.ctx.mremap_multi_vma:
             raise _error(errno.EFAULT, "the old range crosses the end of its area")
         return [(v, max(v.start, self.addr), min(v.end, end)) for v in areas_in(mm, self.addr, end)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 
-from memtwin.abi.fcntl import F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE
+from memtwin.abi.fcntl import F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE
 from memtwin.mm.context import MmContext
 from memtwin.mm.filemap import AddressSpace
 from memtwin.mm.memory import zap_page_range
@@ -57,6 +57,44 @@ class ShmemInode:
         if size & 4095 and last is not None:
             start = (last << 12) + (size & 4095)
             self.ctx.ram.mem[start : (last + 1) << 12] = bytes(4096 - (size & 4095))
+
+    def read(self, length: int, offset: int) -> bytes:
+        """Up to ``length`` bytes; holes read as zeroes and stay holes. Raises OSError EINVAL."""
+        if offset < 0:
+            raise OSError(errno.EINVAL, "pread: negative offset")
+        end = min(offset + length, self.size)
+        parts: list[bytes | memoryview] = []
+        while offset < end:
+            size = min(end - offset, 4096 - (offset & 4095))
+            pfn = self.mapping.folios.get(offset >> 12)
+            at = 0 if pfn is None else (pfn << 12) + (offset & 4095)
+            parts.append(bytes(size) if pfn is None else self.ctx.ram.mem[at : at + size])
+            offset += size
+        return b"".join(parts)
+
+    def write(self, data: bytes, offset: int) -> int:
+        """Write ``data``; the number of bytes. Raises OSError EINVAL, EPERM (sealed), ENOMEM."""
+        if offset < 0:
+            raise OSError(errno.EINVAL, "pwrite: negative offset")
+        end = offset + len(data)
+        if self.seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE) or (self.seals & F_SEAL_GROW and end > self.size):
+            raise OSError(errno.EPERM, "pwrite: the file is sealed")
+        done = 0
+        while done < len(data):
+            at = offset + done
+            size = min(len(data) - done, 4096 - (at & 4095))
+            pfn = self.mapping.get_folio(self.ctx, at >> 12)
+            if not pfn:
+                if done:
+                    break
+                raise OSError(errno.ENOMEM, "pwrite: no memory for the page")
+            start = (pfn << 12) + (at & 4095)
+            self.ctx.ram.mem[start : start + size] = data[done : done + size]
+            self.ctx.pages.nonzero[pfn] = 1
+            self.ctx.tlb.note_frame_changed(pfn)
+            done += size
+            self.size = max(self.size, at + size)
+        return done
 
     def add_seals(self, seals: int) -> None:
         """F_ADD_SEALS. Raises OSError EPERM, EINVAL, EBUSY (a writable shared mapping exists)."""
