@@ -24,6 +24,7 @@ from memtwin.hw.ram import PAGE_MASK
 from memtwin.kernel.fork import dup_mm
 from memtwin.kernel.kernel import Kernel
 from memtwin.kernel.memory_file import MemoryFile
+from memtwin.kernel.procfs import open_file
 from memtwin.kernel.task import TaskStruct
 from memtwin.mm.madvise import do_madvise, do_process_madvise, madvise_set_anon_name
 from memtwin.mm.mempolicy import describe, do_mbind, mpol_new
@@ -402,6 +403,29 @@ class Process:
         if held is None:
             raise OSError(errno.EBADF, "no such descriptor")
         self._call(held.put)
+
+    # -- /proc ----------------------------------------------------------------------------------------------------
+
+    def read_file(self, path: str) -> str:
+        """The text of a file such as ``/proc/self/smaps``, opened now, as this process. Raises OSError."""
+        return b"".join(self._call(self._read_chunks, path)).decode(errors="surrogateescape")
+
+    def _read_chunks(self, path: str) -> list[bytes]:
+        file = open_file(self.kernel, path, O_RDONLY)
+        return list(iter(lambda: file.read(1 << 20), b""))
+
+    def read_file_at(self, path: str, offset: int, size: int) -> bytes:
+        """At most ``size`` bytes from ``offset`` on (``/proc/self/pagemap`` has no end worth reading to). Raises
+        OSError.
+        """
+        return self._call(lambda: open_file(self.kernel, path, O_RDONLY).pread(size, offset))
+
+    def write_file(self, path: str, data: str | bytes) -> int:
+        """One write(2) at the start of a file such as ``/proc/sys/vm/overcommit_memory``; bytes taken. Raises
+        OSError.
+        """
+        data = data.encode() if isinstance(data, str) else data
+        return self._call(lambda: open_file(self.kernel, path, O_WRONLY).write(data))
 
     # -- accesses -------------------------------------------------------------------------------------------------
 

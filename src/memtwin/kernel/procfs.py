@@ -1,21 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The machine-wide files of /proc: which there are, and where their text comes from (fs/proc/ and the subsystems' own).
 
-Everything is read-only so far: opening one for writing is EROFS, as for all files.
+``FILES`` are texts, ``READERS`` arrays that are read at any place, ``/proc/sys/vm`` takes writes too; opening anything
+else for writing is EROFS, as for all files.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from memtwin.fs.proc import meminfo, slabinfo, vmstat
+from memtwin.fs.file import FsStruct
+from memtwin.fs.open import do_open
+from memtwin.fs.proc import meminfo, page, slabinfo, vmstat
+from memtwin.fs.proc.inode import Reader, ReaderInode
 from memtwin.kernel.sys import DOMAIN_NAME, HOST_NAME, release, version
 
 if TYPE_CHECKING:
+    from memtwin.fs.file import File
+    from memtwin.kernel.kernel import Kernel
     from memtwin.kernel.syscalls import SyscallTable
+    from memtwin.mm.context import MmContext
 
-__all__ = ["FILES", "register"]
+__all__ = ["FILES", "READERS", "open_file", "register"]
 
 _MOUNTS: Final = """\
 rootfs / rootfs ro,relatime 0 0
@@ -62,8 +71,30 @@ FILES: Final[Mapping[str, Callable[[SyscallTable], str]]] = {
     "zoneinfo": lambda sys: vmstat.zoneinfo(sys.kernel.page_alloc),
 }
 
+#: Arrays, 8 bytes a frame.
+READERS: Final[Mapping[str, Callable[[MmContext], Reader]]] = {
+    "kpagecount": page.kpagecount_reader,
+    "kpageflags": page.kpageflags_reader,
+}
+
 
 def register(sys: SyscallTable) -> None:
     """Put the files into the machine's /proc."""
     for path, text in FILES.items():
         sys.vfs.proc.add(path, lambda text=text: text(sys))  # type: ignore[misc]
+    for path, reader in READERS.items():
+        make = partial(reader, sys.kernel.mm_ctx)
+        sys.vfs.proc.add_inode(path, ReaderInode(sys.vfs.proc.fs, make))
+
+
+def open_file(kernel: Kernel, path: str, flags: int) -> File:
+    """Open an absolute path as the current process, which needs no root or working directory of its own. Everything
+    that open(2) refuses.
+    """
+    sys: SyscallTable | None = getattr(kernel, "syscalls", None)
+    if sys is None:  # no program has run on this machine yet
+        from memtwin.kernel.syscalls import SyscallTable
+
+        sys = SyscallTable(kernel)
+    root = sys.vfs.root
+    return do_open(FsStruct(root, root), root, os.fsencode(path), flags)

@@ -9,7 +9,7 @@ import pytest
 
 from memtwin.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
 from memtwin.fs.proc import COVERAGE, task_mmu
-from memtwin.kernel.procfs import FILES
+from memtwin.kernel.procfs import FILES, READERS
 from memtwin.kernel.syscalls import SyscallTable
 from memtwin.machine import Machine
 
@@ -28,7 +28,7 @@ def test_coverage_names_what_is_there(machine):
     proc = machine.kernel.syscalls.vfs.proc
     p = machine.spawn()
     per_process = {f"PID/{name.decode()}" for name in proc.root.lookup(b"%d" % p.pid).entries}
-    assert set(COVERAGE) == per_process | set(FILES) | {"self"}
+    assert set(COVERAGE) == per_process | set(FILES) | set(READERS) | {"self"}
     assert {status for status, _ in COVERAGE.values()} <= {"modelled", "partly"}
 
 

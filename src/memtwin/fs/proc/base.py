@@ -12,12 +12,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
+from memtwin.abi.capability import CAP_SYS_ADMIN
 from memtwin.abi.fcntl import DT_DIR, DT_LNK
 from memtwin.abi.stat import S_IFDIR
 from memtwin.fs.file import DirFile, File, FilesStruct, FsStruct
 from memtwin.fs.inode import Dirent, Inode, linux_error
 from memtwin.fs.libfs import LinkInode, PseudoFs, PseudoInode, TableDir, TextInode
-from memtwin.fs.proc import array, task_mmu
+from memtwin.fs.proc import array, pagemap, smaps, task_mmu
+from memtwin.fs.proc.inode import Reader, ReaderInode
 
 if TYPE_CHECKING:
     from memtwin.fs.namei import Dentry
@@ -35,6 +37,15 @@ class ProcTask(Protocol):
     tgid: int
     files: FilesStruct | None
     fs: FsStruct | None
+
+    def rlimit(self, resource: int) -> int:
+        """Soft limit."""
+
+    def rlimit_max(self, resource: int) -> int:
+        """Hard limit."""
+
+    def capable(self, capability: int) -> bool:
+        """Whether it has a capability (CAP_* number)."""
 
     @property
     def pid(self) -> int:
@@ -67,15 +78,24 @@ class ProcFs:
         """Register the file ``path`` (relative to /proc, directories are made as needed); ``text()`` is what reading it
         gives.
         """
+        self.add_inode(path, TextInode(self.fs, text, mode))
+
+    def add_inode(self, path: str, inode: Inode) -> None:
+        """Register any kind of file."""
         *dirs, name = path.encode().split(b"/")
         here: TableDir = self.root
         for part in dirs:
-            inode = here.entries.get(part)
-            if inode is None:
-                inode = here.entries[part] = TableDir(self.fs)
-            assert isinstance(inode, TableDir)
-            here = inode
-        here.entries[name] = TextInode(self.fs, text, mode)
+            there = here.entries.get(part)
+            if there is None:
+                there = here.entries[part] = TableDir(self.fs)
+            assert isinstance(there, TableDir)
+            here = there
+        here.entries[name] = inode
+
+    def capable(self, capability: int) -> bool:
+        """Whether the process that asks has a capability; from outside of all processes everything is allowed."""
+        task = self.current()
+        return task is None or task.capable(capability)
 
 
 class _ProcRoot(TableDir):
@@ -130,6 +150,9 @@ def _task_dir(proc: ProcFs, task: ProcTask) -> TableDir:
         mm = task.mm
         return lambda: proc.read_memory(task, getattr(mm, start), getattr(mm, end)) if mm is not None else b""
 
+    def make_pagemap() -> Reader:
+        return pagemap.pagemap_reader(task.mm, proc.capable(CAP_SYS_ADMIN))
+
     return TableDir(
         fs,
         {
@@ -139,8 +162,12 @@ def _task_dir(proc: ProcFs, task: ProcTask) -> TableDir:
             b"environ": TextInode(fs, memory("env_start", "env_end"), 0o400),
             b"exe": link("exe"),
             b"fd": _FdDir(fs, task),
+            b"limits": TextInode(fs, lambda: array.limits(task)),
             b"maps": TextInode(fs, of_mm(task_mmu.maps)),
+            b"pagemap": ReaderInode(fs, make_pagemap),
             b"root": link("root"),
+            b"smaps": TextInode(fs, of_mm(smaps.smaps)),
+            b"smaps_rollup": TextInode(fs, of_mm(smaps.smaps_rollup)),
             b"statm": TextInode(fs, of_mm(task_mmu.statm)),
             b"status": TextInode(fs, lambda: array.status(task)),
         },

@@ -7,7 +7,7 @@ from typing import Final
 
 from memtwin.mm.mm_types import VM_EXEC, VM_MAYSHARE, VM_READ, VM_WRITE, MmStruct, VmArea
 
-__all__ = ["maps", "statm", "status_vm"]
+__all__ = ["VSYSCALL_LINE", "maps", "maps_line", "statm", "status_vm"]
 
 #: Byte offset in a line at which a name begins (R14).
 _NAME_COLUMN: Final = 73
@@ -16,10 +16,11 @@ VSYSCALL_LINE: Final = "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 
 
 def maps(mm: MmStruct) -> str:
     """/proc/PID/maps."""
-    return "".join(_maps_line(mm, vma) for vma in mm.areas()) + VSYSCALL_LINE
+    return "".join(maps_line(mm, vma) for vma in mm.areas()) + VSYSCALL_LINE
 
 
-def _maps_line(mm: MmStruct, vma: VmArea) -> str:
+def maps_line(mm: MmStruct, vma: VmArea) -> str:
+    """The line of one area, which also heads its part of smaps."""
     flags = vma.flags
     rights = (
         f"{'r' if flags & VM_READ else '-'}{'w' if flags & VM_WRITE else '-'}{'x' if flags & VM_EXEC else '-'}"
@@ -36,12 +37,14 @@ def _maps_line(mm: MmStruct, vma: VmArea) -> str:
 
 def _name(mm: MmStruct, vma: VmArea) -> str:
     if vma.file is not None:
+        if vma.anon_name is not None:
+            return f"[anon_shmem:{vma.anon_name}]"
         return vma.file.path.replace("\n", "\\012")
     if vma.start < mm.brk and vma.end > mm.start_brk:
         return "[heap]"
     if vma.start <= mm.start_stack <= vma.end:
         return "[stack]"
-    return ""
+    return f"[anon:{vma.anon_name}]" if vma.anon_name is not None else ""
 
 
 def _text_pages(mm: MmStruct) -> int:

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""/proc/PID/pagemap (fs/proc/task_mmu.c; Documentation/admin-guide/mm/pagemap.rst; spec R14): 8 bytes a page.
+
+Frame numbers are shown to whoever had CAP_SYS_ADMIN when the file was opened. Soft-dirty bits are off
+(CONFIG_MEM_SOFT_DIRTY is not set), guard pages do not exist yet.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from memtwin.fs.inode import linux_error
+from memtwin.fs.proc.inode import Reader
+from memtwin.hw.paging import (
+    PFN_MASK,
+    PRESENT,
+    PROT_NONE,
+    PTE_MARKER_TYPE,
+    SPECIAL,
+    SWAP_OFFSET_SHIFT,
+    SWAP_TYPE_MASK,
+    SWAP_TYPE_SHIFT,
+    UFFD_WP,
+)
+from memtwin.mm.mm_types import MmStruct
+from memtwin.mm.page import PG_ANON
+from memtwin.mm.page_table import LeafRows
+
+__all__ = ["pagemap_reader"]
+
+PM_PRESENT: Final = 1 << 63
+PM_SWAP: Final = 1 << 62
+PM_FILE: Final = 1 << 61  #: a page of a file or of shared anonymous memory
+PM_UFFD_WP: Final = 1 << 57
+PM_MMAP_EXCLUSIVE: Final = 1 << 56
+
+Words = npt.NDArray[np.uint64]
+
+
+class _Pagemap:
+    """Fills ``out``, one word a page from ``start`` on (a :class:`~memtwin.mm.page_table.RangeOp`)."""
+
+    __slots__ = ("_mm", "_show_pfn", "_start", "out")
+
+    def __init__(self, mm: MmStruct, start: int, end: int, show_pfn: bool) -> None:
+        self._mm = mm
+        self._start = start
+        self._show_pfn = show_pfn
+        self.out: Words = np.zeros((end - start) >> 12, dtype=np.uint64)
+
+    def few(self, index: int, count: int, addr: int) -> None:
+        """A handful of entries of one table."""
+        at = (addr - self._start) >> 12
+        self.out[at : at + count] = self._words(self._mm.ctx.ram.words[index : index + count])
+
+    def rows(self, batch: LeafRows) -> None:
+        """Whole tables."""
+        at = (batch.page_addr().ravel() - self._start) >> 12
+        self.out[at] = self._words(batch.gather().ravel())
+
+    def huge(self, index: int, order: int, addr: int) -> None:
+        """A huge leaf reads as the pages it maps, as far as the range reaches."""
+        entry = self._mm.ctx.ram.q[index]
+        entries = np.uint64(entry) + (np.arange(1 << order, dtype=np.uint64) << np.uint64(12))
+        at = (addr - self._start) >> 12
+        first, last = max(at, 0), min(at + (1 << order), len(self.out))
+        self.out[first:last] = self._words(entries[first - at : last - at])
+
+    def _words(self, entries: Words) -> Words:
+        """What the file shows for these entries of page tables."""
+        words = np.zeros(len(entries), dtype=np.uint64)
+        present = (entries & np.uint64(PRESENT | PROT_NONE)) != 0
+        pfns = (entries & np.uint64(PFN_MASK)) >> np.uint64(12)
+        words[present] = PM_PRESENT
+        words[present & ((entries & np.uint64(UFFD_WP)) != 0)] |= np.uint64(PM_UFFD_WP)
+        if self._show_pfn:
+            words[present] |= pfns[present]
+        normal = np.flatnonzero(present & ((entries & np.uint64(SPECIAL)) == 0))
+        frames = pfns[normal].astype(np.int64)
+        vec = self._mm.ctx.pages.vec
+        order = vec.comp_order[frames]
+        is_file = (vec.flags[(frames >> order) << order] & np.uint32(PG_ANON)) == 0
+        words[normal[is_file]] |= np.uint64(PM_FILE)
+        words[normal[vec.mapcount[frames] == 1]] |= np.uint64(PM_MMAP_EXCLUSIVE)
+        absent = np.flatnonzero(~present & (entries != 0))
+        if len(absent):
+            words[absent] = self._swap_words(entries[absent])
+        return words
+
+    def _swap_words(self, entries: Words) -> Words:
+        """Swap entries and markers: type in bits 0-4, offset in bits 5-54. A marker says whether it protects."""
+        types = (entries >> np.uint64(SWAP_TYPE_SHIFT)) & np.uint64(SWAP_TYPE_MASK)
+        offsets = entries >> np.uint64(SWAP_OFFSET_SHIFT)
+        words = np.full(len(entries), PM_SWAP, dtype=np.uint64)
+        if self._show_pfn:
+            words |= types | (offsets << np.uint64(5)) & np.uint64((1 << 55) - 1)
+        marks = (types == PTE_MARKER_TYPE) & ((offsets & np.uint64(1)) != 0)
+        words[marks] |= np.uint64(PM_UFFD_WP)
+        return words
+
+
+def pagemap_reader(mm: MmStruct | None, show_pfn: bool) -> Reader:
+    """The file of ``mm`` (None: the process is gone, the file is empty). Reading at an offset or of a number of bytes
+    that is no multiple of 8 is EINVAL; beyond the last user page there is nothing.
+    """
+
+    def read(count: int, offset: int) -> bytes:
+        if mm is None:
+            return b""
+        if offset & 7 or count & 7:
+            raise linux_error(errno.EINVAL)
+        start = min(offset >> 3 << 12, mm.task_size)
+        end = min(start + (count >> 3 << 12), mm.task_size)
+        if start >= end:
+            return b""
+        op = _Pagemap(mm, start, end, show_pfn)
+        mm.ctx.pt.walk_range(mm, start, end, op)
+        return op.out.tobytes()
+
+    return read
