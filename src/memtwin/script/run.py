@@ -38,25 +38,28 @@ _TO_THE_END: Final = (0, MASK)
 
 
 #: What a small static program has mapped outside the windows, as (start, pages, writable): text, data, stack. Limits
-#: and mlockall see it. The sizes are those of the program that does scripts on a live kernel.
-_TEXT: Final = (0x400000, 206, False)
-_DATA: Final = (0x4CE000, 184, True)
+#: and mlockall see it. The sizes are those of the program that does scripts on a live kernel; where it is linked to shows
+#: through in what low hints find free.
+PROGRAM_BASE: Final = 0x400000
+_TEXT: Final = (0, 206, False)
+_DATA: Final = (206 * PAGE, 184, True)
 _STACK: Final = (0x7FFFFFFFF000 - 66 * PAGE, 66, True)
 
 
-def _start_program(process: Process) -> None:
+def _start_program(process: Process, base: int) -> None:
     """Map the program of a fresh process."""
     flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
     for start, pages, writable in (_TEXT, _DATA):
-        process.mmap(start, pages * PAGE, PROT_READ | (PROT_WRITE if writable else PROT_EXEC), flags)
+        process.mmap(base + start, pages * PAGE, PROT_READ | (PROT_WRITE if writable else PROT_EXEC), flags)
     lowest = process.vmas()[-1].start
     process.munmap(lowest, _STACK[0] - lowest)
-    _prefault(process)
+    _prefault(process, base)
 
 
-def _prefault(process: Process) -> None:
+def _prefault(process: Process, base: int) -> None:
     """Have the program resident, so that no operation takes faults for it."""
-    for start, pages, writable in (_TEXT, _DATA, _STACK):
+    areas = [(base + start, pages, writable) for start, pages, writable in (_TEXT, _DATA)]
+    for start, pages, writable in (*areas, _STACK):
         with suppress(OSError):  # a script may have taken the program away
             process.populate(start, pages * PAGE, write=writable)
 
@@ -73,6 +76,7 @@ class Script:
         "_base",
         "_born",
         "_explain",
+        "_program_base",
         "_unborn",
         "machine",
         "name",
@@ -82,7 +86,7 @@ class Script:
         "variables",
     )
 
-    def __init__(self, name: str, machine: Machine, *, explain: bool = False) -> None:
+    def __init__(self, name: str, machine: Machine, *, explain: bool = False, program_base: int = PROGRAM_BASE) -> None:
         self.name = name
         self.machine = machine
         self._explain = explain
@@ -92,7 +96,8 @@ class Script:
         self._unborn: list[str] = []  # names of children whose fork is not modelled
         self.variables: dict[str, int | None] = {}
         main = machine.spawn("main")
-        _start_program(main)
+        self._program_base = program_base
+        _start_program(main, program_base)
         self.processes: dict[str, Process] = {"main": main}
         self._base: dict[str, int] | None = None
         try:
@@ -208,7 +213,7 @@ class Script:
             self._unborn.append(name)
             raise
         for each in (process, child):
-            _prefault(each)
+            _prefault(each, self._program_base)
         self.processes[name] = child
         self._born += 1
         return 0

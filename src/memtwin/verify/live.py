@@ -26,7 +26,9 @@ Answers = list[dict[str, Any]]
 
 _SOURCES: Final = ("executor.c", "executor_names.c")
 #: The image lies where neither low hints nor MAP_32BIT lead; no randomisation reaches it.
-_BUILD: Final = ("-static", "-no-pie", "-O2", "-Wl,-Ttext-segment=0x30000000")
+#: Where the executor is linked to.
+EXECUTOR_BASE: Final = 0x30000000
+_BUILD: Final = ("-static", "-no-pie", "-O2", f"-Wl,-Ttext-segment={EXECUTOR_BASE:#x}")
 #: ms that one operation may take before its program counts as lost.
 _TIMEOUT_MS: Final = 5000
 #: A limit of areas that ``map_room`` can fill up to in reasonable time; the executor has the same number.

@@ -15,6 +15,7 @@ from memtwin.errors import InvariantBroken
 from memtwin.machine import Machine
 from memtwin.mm.mm_types import VM_LOCKED
 from memtwin.script.run import Script
+from memtwin.verify.live import EXECUTOR_BASE
 
 __all__ = ["Before", "Twin", "words_of"]
 
@@ -54,14 +55,14 @@ class Twin:
     def size(self) -> int:
         """Bytes that a process occupies before its first line (VmSize)."""
         with self.machine() as machine:
-            return Script("", machine).variable("AS0")
+            return Script("", machine, program_base=EXECUTOR_BASE).variable("AS0")
 
     def run(self, lines: Sequence[str], before: Before | None = None) -> Iterator[dict[str, Any]]:
         """The answers to a program, one a line, as they are asked for. An exception of the twin itself is an answer
         with the field ``broken``, and the last one.
         """
         machine = self.machine()
-        script = Script("", machine)
+        script = Script("", machine, program_base=EXECUTOR_BASE)
         own = frozenset(vma.start for vma in script.processes["main"].vmas())
         try:
             for line in lines:
