@@ -38,7 +38,7 @@ _TO_THE_END: Final = (0, MASK)
 
 
 #: What a small static program has mapped outside the windows, as (start, pages, writable): text, data, stack. Limits
-#: and mlockall see it. The sizes are those of the program that does scripts on a live kernel; where it is linked to shows
+#: and mlockall see it. The sizes are those of the program that does scripts on a live kernel; where it is linked shows
 #: through in what low hints find free.
 PROGRAM_BASE: Final = 0x400000
 _TEXT: Final = (0, 206, False)
