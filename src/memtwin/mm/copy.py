@@ -12,7 +12,7 @@ import errno
 import numpy as np
 
 from memtwin.errors import InvariantBroken
-from memtwin.hw.paging import PFN_MASK, PRESENT, PROT_NONE, RW, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, PFN_MASK, PRESENT, PROT_NONE, RW, SPECIAL
 from memtwin.mm.mm_types import VM_SHARED, MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE
 from memtwin.mm.page_table import LeafRows
@@ -32,13 +32,15 @@ def copy_page_range(old: MmStruct, new: MmStruct, vma: VmArea) -> None:
 class _CopyEntries:
     """Copies entries (a :class:`~memtwin.mm.page_table.RangeOp`)."""
 
-    __slots__ = ("_ctx", "_new", "_old", "_private", "copied")
+    __slots__ = ("_aged", "_ctx", "_new", "_old", "_private", "copied")
 
     def __init__(self, old: MmStruct, new: MmStruct, vma: VmArea) -> None:
         self._ctx = old.ctx
         self._old = old
         self._new = new
         self._private = not vma.flags & VM_SHARED
+        #: Bits that the child's entries begin without: it has accessed nothing yet, and shared pages are dirty once.
+        self._aged = ACCESSED if self._private else ACCESSED | DIRTY
         self.copied = 0
 
     def _table(self, addr: int) -> int:
@@ -63,7 +65,7 @@ class _CopyEntries:
                     entry &= ~RW
                     q[index + i] = entry
                 self._share((entry & PFN_MASK) >> 12)
-            q[base + (addr >> 12 & 511) + i] = entry
+            q[base + (addr >> 12 & 511) + i] = entry & ~self._aged
             pages.private[base >> 9] += 1
             self.copied += 1
 
@@ -97,7 +99,7 @@ class _CopyEntries:
             if here:
                 table = self._table(addr) >> 9
                 target = ctx.ram.frames[table, batch.lo : batch.hi]
-                target[used[row]] = entries[row][used[row]]
+                target[used[row]] = entries[row][used[row]] & np.uint64(~self._aged & (1 << 64) - 1)
                 ctx.pages.private[table] += here
                 self.copied += here
         pfns = ((entries[counted] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)

@@ -78,6 +78,9 @@ _PAGE_ADVICE: Final = frozenset(
 )
 #: What process_madvise accepts before post-process-madvise-self.
 _PROCESS_ADVICE: Final = frozenset({mman.MADV_COLD, mman.MADV_PAGEOUT, mman.MADV_WILLNEED, mman.MADV_COLLAPSE})
+#: Longest range that one element of an I/O vector names, and where user memory ends.
+_MAX_RW_COUNT: Final = 0x7FFFF000
+USER_LIMIT: Final = 0x7FFFFFFFF000
 _NOT_MODELLED: Final = frozenset({mman.MADV_HWPOISON, mman.MADV_SOFT_OFFLINE, mman.MADV_COLLAPSE})
 _GUARDS: Final = frozenset({mman.MADV_GUARD_INSTALL, mman.MADV_GUARD_REMOVE})
 #: KSM passes such areas over without a word.
@@ -126,6 +129,9 @@ def _with_lock(down: Callable[[], None], up: Callable[[], None], body: Callable[
 
 def do_process_madvise(mm: MmStruct, start: int, length: int, advice: int) -> int:
     """process_madvise(2) on oneself with one range; the number of bytes advised. Raises OSError."""
+    length = min(length, _MAX_RW_COUNT)
+    if start + length > USER_LIMIT:
+        raise OSError(errno.EFAULT, "process_madvise: the range is no user memory")
     if advice not in _PROCESS_ADVICE and not mm.ctx.process_madvise_self:
         raise _invalid("process_madvise does not take this advice")
     do_madvise(mm, start, length, advice)

@@ -113,7 +113,8 @@ def _do_anonymous_page(mm: MmStruct, vma: VmArea, addr: int, index: int, write: 
     return 0
 
 
-#: Fault-around: the aligned window of pages that a read fault on a file maps if they are cached (64 KiB).
+#: Fault-around: how many pages a read fault on a file maps at most if they are cached (64 KiB). The window begins at a
+#: multiple of it or at the start of the area.
 FAULT_AROUND: Final = 16
 
 
@@ -175,7 +176,8 @@ def _map_around(mm: MmStruct, vma: VmArea, addr: int, index: int) -> None:
         return
     slot = addr >> 12 & 511
     first_addr = max(vma.start, (addr & ~0xFFF) - (slot % FAULT_AROUND << 12))
-    last_addr = min(vma.end, (addr & ~0xFFF) + (FAULT_AROUND - slot % FAULT_AROUND << 12))
+    table_end = (addr & ~0xFFF) + (512 - slot << 12)
+    last_addr = min(vma.end, first_addr + (FAULT_AROUND << 12), table_end)
     page_index = vma.linear_page_index(first_addr)
     position = index - ((addr - first_addr) >> 12)
     end_of_file = (vma.file.mapping.size() + 4095) >> 12

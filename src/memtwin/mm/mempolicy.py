@@ -38,14 +38,20 @@ class MemPolicy:
     home_node: int = -1
 
 
-def mpol_new(ctx: MmContext, mode: int, nodemask: int) -> MemPolicy | None:
-    """The policy that mode (with its flags) and node mask describe; None for the default. Raises OSError EINVAL."""
-    flags = mode & mp.MPOL_MODE_FLAGS
-    mode &= ~mp.MPOL_MODE_FLAGS
+def _check_mode(ctx: MmContext, mode: int) -> None:
+    """Raises OSError EINVAL for an unknown mode or flags that exclude each other."""
     newest = mp.MPOL_WEIGHTED_INTERLEAVE if ctx.features.kernel == "host" else mp.MPOL_PREFERRED_MANY
     both = mp.MPOL_F_STATIC_NODES | mp.MPOL_F_RELATIVE_NODES
-    if mode > newest or flags & both == both:
+    if mode & ~mp.MPOL_MODE_FLAGS > newest or mode & both == both:
         raise OSError(errno.EINVAL, "mempolicy: unknown mode, or static and relative nodes at once")
+
+
+def mpol_new(ctx: MmContext, mode: int, nodemask: int) -> MemPolicy | None:
+    """The policy that mode (with its flags) and node mask describe; None for the default. Raises OSError EINVAL."""
+    _check_mode(ctx, mode)
+    flags = mode & mp.MPOL_MODE_FLAGS
+    mode &= ~mp.MPOL_MODE_FLAGS
+    both = mp.MPOL_F_STATIC_NODES | mp.MPOL_F_RELATIVE_NODES
     if flags & mp.MPOL_F_NUMA_BALANCING and mode not in (mp.MPOL_BIND, mp.MPOL_PREFERRED_MANY):
         raise OSError(errno.EINVAL, "mempolicy: NUMA balancing goes with MPOL_BIND only")
     if mode == mp.MPOL_DEFAULT:
@@ -92,6 +98,7 @@ def do_mbind(mm: MmStruct, start: int, length: int, mode: int, nodemask: int, fl
         raise OSError(errno.EINVAL, "mbind: unknown flag")
     if flags & mp.MPOL_MF_MOVE_ALL and mm.owner is not None and not mm.owner.capable(CAP_SYS_NICE):
         raise OSError(errno.EPERM, "mbind: MPOL_MF_MOVE_ALL needs CAP_SYS_NICE")
+    _check_mode(mm.ctx, mode)
     if start & ~PAGE_MASK:
         raise OSError(errno.EINVAL, "mbind: unaligned address")
     end = start + ((length + 4095) & PAGE_MASK & (1 << 64) - 1)

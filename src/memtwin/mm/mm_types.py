@@ -56,6 +56,7 @@ VM_NOHUGEPAGE: Final = 0x40000000
 VM_MERGEABLE: Final = 0x80000000
 VM_UFFD_MINOR: Final = 1 << 38
 
+VM_PKEY_EXECUTE_ONLY: Final = 1 << 32  #: the protection key of memory that may only be executed (VM_PKEY_BIT0)
 VM_SEALED: Final = 1 << 42  #: mseal(2), later than 6.7
 
 #: Two letters of each flag in the VmFlags line of smaps, in bit order (spec R1).
@@ -107,12 +108,11 @@ VM_SPECIAL: Final = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP
 STACK_GUARD_PAGES: Final = 256
 
 
-def vm_get_page_prot(flags: int, pku: bool = False) -> int:
+def vm_get_page_prot(flags: int) -> int:
     """Page-table bits for an area with these VM_* flags, as a fresh mapping gets them.
 
     A private writable area yields read-only entries: the write fault decides between reuse and copy. On x86
-    write-only areas are readable and, on a CPU without protection keys (``pku``), execute-only areas too; with keys the
-    kernel gives execute-only memory a key that denies data accesses.
+    write-only areas are readable and execute-only areas too, unless a protection key denies data accesses.
     """
     if not flags & VM_ACCESS_FLAGS:
         return paging.PROT_NONE | paging.ACCESSED | paging.NX
@@ -121,7 +121,7 @@ def vm_get_page_prot(flags: int, pku: bool = False) -> int:
         prot |= paging.RW
     if not flags & VM_EXEC:
         prot |= paging.NX
-    elif pku and flags & VM_ACCESS_FLAGS == VM_EXEC:
+    elif flags & VM_PKEY_EXECUTE_ONLY:
         prot |= paging.PKEY_EXECUTE_ONLY
     return prot
 
@@ -237,7 +237,7 @@ class VmArea:
         self.flags = flags
         self.pgoff = pgoff
         self.file = file
-        self.page_prot = vm_get_page_prot(flags, mm.ctx.pku)
+        self.page_prot = vm_get_page_prot(flags)
         self.vm_ops: VmOperations | None = None if file is None else file.vm_ops
         self.anon_vma: AnonVma | None = None
         self.anon_vma_chain: list[AnonVmaChain] = []
@@ -258,7 +258,7 @@ class VmArea:
     def set_flags(self, flags: int) -> None:
         """New VM_* flags, and the page protection that follows from them."""
         self.flags = flags
-        self.page_prot = vm_get_page_prot(flags, self.mm.ctx.pku)
+        self.page_prot = vm_get_page_prot(flags)
 
     @property
     def is_anonymous(self) -> bool:

@@ -34,6 +34,7 @@ from memtwin.mm.mm_types import (
     VM_MAYWRITE,
     VM_NOHUGEPAGE,
     VM_NORESERVE,
+    VM_PKEY_EXECUTE_ONLY,
     VM_READ,
     VM_SEALED,
     VM_SHARED,
@@ -138,6 +139,8 @@ def _do_mmap(
     if flags & mman.MAP_FIXED_NOREPLACE and areas_in(mm, addr, addr + length):
         raise _error(errno.EEXIST, "mmap: the range is in use")
     vm_flags = (prot & 7) | _ANON_PROT | mm.def_flags
+    if prot == mman.PROT_EXEC and ctx.pku:
+        vm_flags |= VM_PKEY_EXECUTE_ONLY
     if flags & mman.MAP_GROWSDOWN:
         vm_flags |= VM_GROWSDOWN
     if flags & mman.MAP_LOCKED:
@@ -148,9 +151,10 @@ def _do_mmap(
         raise _error(errno.EPERM, "mmap: MAP_LOCKED with RLIMIT_MEMLOCK 0")
     if vm_flags & VM_LOCKED and not mlock_limit_allows(mm, length >> 12):
         raise _error(errno.EAGAIN, "mmap: over RLIMIT_MEMLOCK")
-    shared = flags & mman.MAP_TYPE in (mman.MAP_SHARED, mman.MAP_SHARED_VALIDATE)
-    if file is not None and file.vm_ops is None and shared and file.writable:
-        file = None  # a shared mapping of /dev/zero is shared anonymous memory that keeps its offset
+    if file is not None and file.vm_ops is None and flags & mman.MAP_TYPE != mman.MAP_PRIVATE and file.writable:
+        # A shared mapping of /dev/zero is shared anonymous memory that keeps its offset.
+        _file_flags(prot, flags, vm_flags, file, length, pgoff)
+        file = None
         flags = flags & ~mman.MAP_TYPE | mman.MAP_SHARED
     if file is None:
         vm_flags, file, pgoff = _anonymous(mm, addr, length, flags, vm_flags, pgoff)

@@ -22,6 +22,7 @@ from memtwin.mm.mm_types import (
     VM_HUGETLB,
     VM_LOCKED,
     VM_NORESERVE,
+    VM_PKEY_EXECUTE_ONLY,
     VM_SEALED,
     VM_SHARED,
     VM_WRITE,
@@ -59,16 +60,17 @@ def do_mprotect(mm: MmStruct, start: int, length: int, prot: int) -> None:
     populate: list[tuple[int, int]] = []
     mm.mmap_lock.down_write()
     try:
-        _protect_range(mm, start, end, prot & VM_ACCESS_FLAGS, grows, populate)
+        _protect_range(mm, start, end, prot, grows, populate)
     finally:
         mm.mmap_lock.up_write()
         for low, high in populate:
             populate_vma_range(mm, low, high, ignore_errors=True)
 
 
-def _protect_range(
-    mm: MmStruct, start: int, end: int, access: int, grows: int, populate: list[tuple[int, int]]
-) -> None:
+def _protect_range(mm: MmStruct, start: int, end: int, prot: int, grows: int, populate: list[tuple[int, int]]) -> None:
+    access = prot & VM_ACCESS_FLAGS
+    # With protection keys, exactly PROT_EXEC makes memory execute-only, and anything else undoes it.
+    key = VM_PKEY_EXECUTE_ONLY if mm.ctx.pku and prot == PROT_EXEC else 0
     areas = areas_in(mm, start, end)
     if not areas:
         raise OSError(errno.ENOMEM, "mprotect: nothing is mapped there")
@@ -95,7 +97,8 @@ def _protect_range(
             raise OSError(errno.EACCES, "mprotect: more than the mapping may ever permit")
         if mm.ctx.mseal and vma.flags & VM_SEALED:
             raise OSError(errno.EPERM, "mprotect: the area is sealed")
-        prev = _fixup(mm, prev, vma, position, stop, (vma.flags & ~VM_ACCESS_FLAGS) | access, populate)
+        flags = vma.flags & ~(VM_ACCESS_FLAGS | VM_PKEY_EXECUTE_ONLY) | access | key
+        prev = _fixup(mm, prev, vma, position, stop, flags, populate)
         position = stop
 
 

@@ -207,6 +207,8 @@ class _Mremap:
             self._check_sealed(self.new_addr, self.new_addr + self.new_len)
             unmap_range(mm, self.new_addr, self.new_addr + self.new_len)
         old_len = self.old_len
+        if ctx.mremap_fail_clean and mm.mm_mt.load(self.addr) is None:
+            raise _error(errno.EFAULT, "the new mapping replaced the old one")
         if old_len > self.new_len:
             self._check_tail()
             unmap_range(mm, self.addr + self.new_len, self.addr + old_len)
@@ -238,6 +240,8 @@ class _Mremap:
         if vma.end >= end:
             self._vma_to_resize(vma, end - self.addr)
             return []
+        if self.flags & _DONTUNMAP and not may_expand_vm(mm, vma.flags, self.old_len >> 12):
+            raise no_memory("mremap: over RLIMIT_AS or RLIMIT_DATA")
         if self.old_len != self.new_len or not mm.ctx.mremap_multi_vma:
             raise _error(errno.EFAULT, "the old range crosses the end of its area")
         return [(v, max(v.start, self.addr), min(v.end, end)) for v in areas_in(mm, self.addr, end)]
@@ -246,7 +250,9 @@ class _Mremap:
         """Move several areas one by one; holes between them stay holes. What is at the target goes piece by piece."""
         origin, target = self.addr, self.new_addr
         mm = self.mm
-        for _, start, end in pieces:
+        for vma, start, end in pieces:
+            if vma.uffd_ctx is not None or (vma.file is not None and vma.vm_ops is None):
+                raise _error(errno.EFAULT, "the area can not move together with others")
             self.addr, self.new_len = start, end - start
             there = target + (start - origin)
             unmap_range(mm, there, there + self.new_len)

@@ -14,6 +14,7 @@ from memtwin.mm.context import MmContext
 from memtwin.mm.filemap import AddressSpace
 from memtwin.mm.memory import zap_page_range
 from memtwin.mm.mm_types import FILE_VM_OPS, VM_MAYWRITE, VM_SHARED, VmOperations
+from memtwin.mm.page import PG_DIRTY
 
 __all__ = ["DevZero", "ShmemFile", "ShmemInode"]
 
@@ -91,6 +92,7 @@ class ShmemInode:
             start = (pfn << 12) + (at & 4095)
             self.ctx.ram.mem[start : start + size] = data[done : done + size]
             self.ctx.pages.nonzero[pfn] = 1
+            self.ctx.pages.flags[pfn] |= PG_DIRTY
             self.ctx.tlb.note_frame_changed(pfn)
             done += size
             self.size = max(self.size, at + size)
