@@ -12,7 +12,7 @@ import errno
 import numpy as np
 
 from memtwin.errors import InvariantBroken
-from memtwin.hw.paging import DIRTY, NX, PRESENT, RW, SPECIAL
+from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PRESENT, RW, SPECIAL
 from memtwin.mm.memory import (
     ANON_FLAGS,
     GFP_ANON,
@@ -25,6 +25,7 @@ from memtwin.mm.memory import (
 from memtwin.mm.mm_types import (
     VM_ACCESS_FLAGS,
     VM_IO,
+    VM_LOCKED,
     VM_LOCKONFAULT,
     VM_PFNMAP,
     VM_SHARED,
@@ -32,6 +33,7 @@ from memtwin.mm.mm_types import (
     MmStruct,
     VmArea,
 )
+from memtwin.mm.page import PG_ACTIVE, PG_REFERENCED
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_prepare
 from memtwin.mm.vma import areas_in
@@ -98,6 +100,7 @@ def _populate_area(mm: MmStruct, vma: VmArea, start: int, end: int, write: bool)
         raise OSError(errno.ENOMEM, "populate: no memory for an anon_vma")
     try:
         ctx.pt.walk_range(mm, start, end, filler)
+        ctx.pt.walk_range(mm, start, end, _MarkAccessed(mm, locked=bool(vma.flags & VM_LOCKED)))
     finally:
         ctx.events.pgfault += filler.faults
         if mm.owner is not None:
@@ -176,6 +179,50 @@ class _Populate:
         vec.private[batch.table] += np.count_nonzero(empty, axis=1).astype(np.uint64)
         ctx.work.ptes += count
         self.faults += count
+
+    def huge(self, index: int, order: int, addr: int) -> None:
+        """No area maps huge leaves yet."""
+        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
+
+
+class _MarkAccessed:
+    """What FOLL_TOUCH does to every page of the range, present before or not (a RangeOp): it counts as accessed.
+
+    The first time sets PG_referenced; the second makes an evictable page active instead.
+    """
+
+    __slots__ = ("_locked", "_pages", "_q")
+
+    def __init__(self, mm: MmStruct, *, locked: bool) -> None:
+        self._q = mm.ctx.ram.q
+        self._pages = mm.ctx.pages
+        self._locked = locked
+
+    def few(self, index: int, count: int, addr: int) -> None:
+        """A handful of entries of one table."""
+        flags = self._pages.flags
+        for i in range(index, index + count):
+            entry = self._q[i]
+            if entry & (PRESENT | SPECIAL) != PRESENT:
+                continue
+            pfn = (entry & PFN_MASK) >> 12
+            old = flags[pfn]
+            if not old & PG_REFERENCED:
+                flags[pfn] = old | PG_REFERENCED
+            elif not self._locked and not old & PG_ACTIVE:
+                flags[pfn] = old & ~PG_REFERENCED | PG_ACTIVE
+
+    def rows(self, batch: LeafRows) -> None:
+        """Whole tables."""
+        entries = batch.gather()
+        entries = entries[(entries & np.uint64(PRESENT | SPECIAL)) == np.uint64(PRESENT)]
+        pfns = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+        flags = self._pages.vec.flags
+        old = flags[pfns]
+        referenced = (old & np.uint32(PG_REFERENCED)) != 0
+        again = referenced & ((old & np.uint32(PG_ACTIVE)) == 0) & (not self._locked)
+        flags[pfns[~referenced]] |= np.uint32(PG_REFERENCED)
+        flags[pfns[again]] = old[again] & np.uint32(~PG_REFERENCED & 0xFFFFFFFF) | np.uint32(PG_ACTIVE)
 
     def huge(self, index: int, order: int, addr: int) -> None:
         """No area maps huge leaves yet."""
