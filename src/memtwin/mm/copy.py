@@ -2,7 +2,8 @@
 """Copying page tables at fork (Linux: copy_page_range in mm/memory.c; spec R11, R13).
 
 Private pages are shared between parent and child: both entries lose the right to write, and the next write decides
-between reuse and copy. Counters of pages change with the entries.
+between reuse and copy. The child has accessed nothing yet, and written nothing through a shared area: its entries are
+old, and clean there. Counters of pages change with the entries.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import errno
 import numpy as np
 
 from memtwin.errors import InvariantBroken
-from memtwin.hw.paging import PFN_MASK, PRESENT, PROT_NONE, RW, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, PFN_MASK, PRESENT, PROT_NONE, RW, SPECIAL
 from memtwin.mm.mm_types import VM_SHARED, MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE
 from memtwin.mm.page_table import LeafRows
@@ -32,13 +33,15 @@ def copy_page_range(old: MmStruct, new: MmStruct, vma: VmArea) -> None:
 class _CopyEntries:
     """Copies entries (a :class:`~memtwin.mm.page_table.RangeOp`)."""
 
-    __slots__ = ("_ctx", "_new", "_old", "_private", "copied")
+    __slots__ = ("_ctx", "_forgotten", "_new", "_old", "_private", "copied")
 
     def __init__(self, old: MmStruct, new: MmStruct, vma: VmArea) -> None:
         self._ctx = old.ctx
         self._old = old
         self._new = new
         self._private = not vma.flags & VM_SHARED
+        #: Bits of an entry that the child's copy has not.
+        self._forgotten = ACCESSED if self._private else ACCESSED | DIRTY
         self.copied = 0
 
     def _table(self, addr: int) -> int:
@@ -63,7 +66,7 @@ class _CopyEntries:
                     entry &= ~RW
                     q[index + i] = entry
                 self._share((entry & PFN_MASK) >> 12)
-            q[base + (addr >> 12 & 511) + i] = entry
+            q[base + (addr >> 12 & 511) + i] = entry & ~self._forgotten if entry & _MAPPED else entry
             pages.private[base >> 9] += 1
             self.copied += 1
 
@@ -88,10 +91,12 @@ class _CopyEntries:
         used = entries != 0
         if not used.any():
             return
-        counted = ((entries & np.uint64(_MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)
+        mapped = (entries & np.uint64(_MAPPED)) != 0
+        counted = mapped & ((entries & np.uint64(SPECIAL)) == 0)
         if self._private:
             entries[counted] &= np.uint64(~RW & (1 << 64) - 1)
             batch.scatter(entries)
+        entries[mapped] &= np.uint64(~self._forgotten & (1 << 64) - 1)
         for row, addr in enumerate(batch.addr.tolist()):
             here = int(np.count_nonzero(used[row]))
             if here:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE, ZERO
 from memtwin.mm.context import MmContext
-from memtwin.mm.page import PG_DIRTY, PG_SWAPBACKED, PG_UPTODATE
+from memtwin.mm.page import PG_SWAPBACKED, PG_UPTODATE
 
 __all__ = ["AddressSpace"]
 
@@ -96,7 +96,7 @@ class AddressSpace:
             ctx.ram.mem[start : start + len(data)] = data
             ctx.pages.nonzero[pfn] = 1
         pages = ctx.pages
-        pages.flags[pfn] = PG_UPTODATE | (PG_DIRTY | PG_SWAPBACKED if self.shmem else 0)
+        pages.flags[pfn] = PG_UPTODATE | (PG_SWAPBACKED if self.shmem else 0)
         pages.mapping[pfn] = self.id
         pages.index[pfn] = index
         stat = ctx.node_stat(pfn)
