@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Opening files and asking about access (fs/open.c) on a file system that nobody can write to.
+"""Opening files and asking about access (fs/open.c) on file systems of which only /proc/sys and the standard
+descriptors can be written to.
 
 Order of the refusals, as observed on a read-only mount: the path, O_CREAT | O_EXCL on what exists (EEXIST), directories
 opened for writing (EISDIR), read-only (EROFS); creating what does not exist is EROFS.
@@ -28,6 +29,7 @@ from memtwin.abi.stat import S_IFCHR, S_IFMT, S_IFREG
 from memtwin.fs.file import File, PathFile
 from memtwin.fs.inode import linux_error
 from memtwin.fs.namei import Dentry, lookup_parent, path_lookup
+from memtwin.fs.proc.proc_sysctl import SysctlInode
 from memtwin.fs.tty import StdioInode
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["do_faccessat", "do_open"]
 
+#: Regular files that can be opened for writing.
+_WRITABLE: Final = (StdioInode, SysctlInode)
 _PATH_FLAGS: Final = O_PATH | O_DIRECTORY | O_NOFOLLOW
 
 
@@ -71,7 +75,7 @@ def do_open(fs: FsStruct, start: Dentry, path: bytes, flags: int) -> File:
     if flags & O_ACCMODE != O_RDONLY or flags & O_TRUNC:
         if inode.is_dir:
             raise linux_error(errno.EISDIR)
-        if inode.mode & S_IFMT == S_IFREG and not isinstance(inode, StdioInode):
+        if inode.mode & S_IFMT == S_IFREG and not isinstance(inode, _WRITABLE):
             raise linux_error(errno.EROFS)
     return inode.open(dentry, flags & ~(O_CREAT | O_EXCL | O_TRUNC))
 
@@ -92,6 +96,6 @@ def do_faccessat(dentry: Dentry, mode: int) -> None:
     if mode & ~(R_OK | W_OK | X_OK):
         raise linux_error(errno.EINVAL)
     inode = dentry.inode
-    if mode & W_OK and inode.mode & S_IFMT != S_IFCHR and not isinstance(inode, StdioInode):
+    if mode & W_OK and inode.mode & S_IFMT != S_IFCHR and not isinstance(inode, _WRITABLE):
         raise linux_error(errno.EROFS)
     inode.permission(mode)

@@ -16,7 +16,9 @@ from memtwin.fs.file import FsStruct
 from memtwin.fs.open import do_open
 from memtwin.fs.proc import meminfo, page, slabinfo, vmstat
 from memtwin.fs.proc.inode import Reader, ReaderInode
+from memtwin.fs.proc.proc_sysctl import VM_TABLE, SysctlInode
 from memtwin.kernel.sys import DOMAIN_NAME, HOST_NAME, release, version
+from memtwin.mm.util import vm_commit_limit
 
 if TYPE_CHECKING:
     from memtwin.fs.file import File
@@ -42,6 +44,10 @@ def _uptime(sys: SyscallTable) -> str:
     return f"{hundredths // 100}.{hundredths % 100:02d} {idle // 100}.{idle % 100:02d}\n"
 
 
+def _meminfo(ctx: MmContext) -> str:
+    return meminfo.meminfo(ctx.page_alloc, ctx.committed, vm_commit_limit(ctx))
+
+
 def _version(sys: SyscallTable) -> str:
     return f"Linux version {release(sys)} (memtwin@{HOST_NAME}) (memtwin) {version()}\n"
 
@@ -52,7 +58,7 @@ FILES: Final[Mapping[str, Callable[[SyscallTable], str]]] = {
     "cmdline": lambda sys: "\n",
     "filesystems": lambda sys: _FILESYSTEMS,
     "loadavg": lambda sys: f"0.00 0.00 0.00 1/{len(sys.kernel.tasks)} {max(sys.kernel.tasks, default=0)}\n",
-    "meminfo": lambda sys: meminfo.meminfo(sys.kernel.page_alloc, sys.kernel.mm_ctx.committed),
+    "meminfo": lambda sys: _meminfo(sys.kernel.mm_ctx),
     "mounts": lambda sys: _MOUNTS,
     "pagetypeinfo": lambda sys: vmstat.pagetypeinfo(sys.kernel.page_alloc),
     "slabinfo": lambda sys: slabinfo.slabinfo(sys.kernel.slab),
@@ -62,9 +68,6 @@ FILES: Final[Mapping[str, Callable[[SyscallTable], str]]] = {
     "sys/kernel/ostype": lambda sys: "Linux\n",
     "sys/kernel/randomize_va_space": lambda sys: "0\n",
     "sys/kernel/version": lambda sys: f"{version()}\n",
-    "sys/vm/max_map_count": lambda sys: f"{sys.kernel.mm_ctx.sysctl.max_map_count}\n",
-    "sys/vm/mmap_min_addr": lambda sys: f"{sys.kernel.mm_ctx.sysctl.mmap_min_addr}\n",
-    "sys/vm/overcommit_memory": lambda sys: f"{sys.kernel.mm_ctx.sysctl.overcommit_memory}\n",
     "uptime": _uptime,
     "version": _version,
     "vmstat": lambda sys: vmstat.vmstat(sys.kernel.page_alloc),
@@ -82,9 +85,11 @@ def register(sys: SyscallTable) -> None:
     """Put the files into the machine's /proc."""
     for path, text in FILES.items():
         sys.vfs.proc.add(path, lambda text=text: text(sys))  # type: ignore[misc]
+    proc, ctx = sys.vfs.proc, sys.kernel.mm_ctx
     for path, reader in READERS.items():
-        make = partial(reader, sys.kernel.mm_ctx)
-        sys.vfs.proc.add_inode(path, ReaderInode(sys.vfs.proc.fs, make))
+        proc.add_inode(path, ReaderInode(proc.fs, partial(reader, ctx)))
+    for name, knob in VM_TABLE.items():
+        proc.add_inode(f"sys/vm/{name}", SysctlInode(proc.fs, ctx, knob, proc.capable))
 
 
 def open_file(kernel: Kernel, path: str, flags: int) -> File:

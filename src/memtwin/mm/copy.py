@@ -2,7 +2,8 @@
 """Copying page tables at fork (Linux: copy_page_range in mm/memory.c; spec R11, R13).
 
 Private pages are shared between parent and child: both entries lose the right to write, and the next write decides
-between reuse and copy. Counters of pages change with the entries.
+between reuse and copy. The child has accessed nothing yet, and written nothing through a shared area: its entries are
+old, and clean there. Counters of pages change with the entries.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ def copy_page_range(old: MmStruct, new: MmStruct, vma: VmArea) -> None:
 class _CopyEntries:
     """Copies entries (a :class:`~memtwin.mm.page_table.RangeOp`)."""
 
-    __slots__ = ("_aged", "_ctx", "_new", "_old", "_private", "copied")
+    __slots__ = ("_ctx", "_forgotten", "_new", "_old", "_private", "copied")
 
     def __init__(self, old: MmStruct, new: MmStruct, vma: VmArea) -> None:
         self._ctx = old.ctx
         self._old = old
         self._new = new
         self._private = not vma.flags & VM_SHARED
-        #: Bits that the child's entries begin without: it has accessed nothing yet, and shared pages are dirty once.
-        self._aged = ACCESSED if self._private else ACCESSED | DIRTY
+        #: Bits of an entry that the child's copy has not.
+        self._forgotten = ACCESSED if self._private else ACCESSED | DIRTY
         self.copied = 0
 
     def _table(self, addr: int) -> int:
@@ -65,7 +66,7 @@ class _CopyEntries:
                     entry &= ~RW
                     q[index + i] = entry
                 self._share((entry & PFN_MASK) >> 12)
-            q[base + (addr >> 12 & 511) + i] = entry & ~self._aged
+            q[base + (addr >> 12 & 511) + i] = entry & ~self._forgotten if entry & _MAPPED else entry
             pages.private[base >> 9] += 1
             self.copied += 1
 
@@ -90,16 +91,18 @@ class _CopyEntries:
         used = entries != 0
         if not used.any():
             return
-        counted = ((entries & np.uint64(_MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)
+        mapped = (entries & np.uint64(_MAPPED)) != 0
+        counted = mapped & ((entries & np.uint64(SPECIAL)) == 0)
         if self._private:
             entries[counted] &= np.uint64(~RW & (1 << 64) - 1)
             batch.scatter(entries)
+        entries[mapped] &= np.uint64(~self._forgotten & (1 << 64) - 1)
         for row, addr in enumerate(batch.addr.tolist()):
             here = int(np.count_nonzero(used[row]))
             if here:
                 table = self._table(addr) >> 9
                 target = ctx.ram.frames[table, batch.lo : batch.hi]
-                target[used[row]] = entries[row][used[row]] & np.uint64(~self._aged & (1 << 64) - 1)
+                target[used[row]] = entries[row][used[row]]
                 ctx.pages.private[table] += here
                 self.copied += here
         pfns = ((entries[counted] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)

@@ -46,13 +46,13 @@ def test_meminfo_adds_up(alloc):
     slab.kmem_cache_create("maple_node", 256).alloc_bulk(GFP_KERNEL, 160)
     alloc.node_stats[1].nr_anon_pages = 7
     alloc.node_stats[0].nr_page_table_pages = 3
-    info = numbers(meminfo(alloc, committed=11))
+    info = numbers(meminfo(alloc, committed=11, commit_limit=13))
     assert info["MemTotal"] == alloc.managed_pages * 4 == 6 * 1024 * 1024 - alloc.reserved_pages * 4
     assert info["MemFree"] == alloc.nr_free_pages() * 4
     assert (info["SReclaimable"], info["SUnreclaim"], info["Slab"]) == (400, 40, 440)
     assert info["KReclaimable"] == 400
     assert (info["AnonPages"], info["PageTables"], info["Committed_AS"]) == (28, 12, 44)
-    assert info["CommitLimit"] == alloc.managed_pages * 50 // 100 * 4
+    assert info["CommitLimit"] == 52
     assert (info["DirectMap4k"], info["DirectMap2M"], info["DirectMap1G"]) == (0, 0, 6 << 20)
     assert info["VmallocTotal"] == 34359738367
 

@@ -9,6 +9,7 @@ import pytest
 
 from memtwin.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
 from memtwin.fs.proc import COVERAGE, task_mmu
+from memtwin.fs.proc.proc_sysctl import VM_TABLE
 from memtwin.kernel.procfs import FILES, READERS
 from memtwin.kernel.syscalls import SyscallTable
 from memtwin.machine import Machine
@@ -28,7 +29,8 @@ def test_coverage_names_what_is_there(machine):
     proc = machine.kernel.syscalls.vfs.proc
     p = machine.spawn()
     per_process = {f"PID/{name.decode()}" for name in proc.root.lookup(b"%d" % p.pid).entries}
-    assert set(COVERAGE) == per_process | set(FILES) | set(READERS) | {"self"}
+    sysctls = {f"sys/vm/{name}" for name in VM_TABLE}
+    assert set(COVERAGE) == per_process | set(FILES) | set(READERS) | sysctls | {"self"}
     assert {status for status, _ in COVERAGE.values()} <= {"modelled", "partly"}
 
 
@@ -96,7 +98,7 @@ def test_status_and_statm_tell_the_counters(machine):
 def test_sysctls_tell_what_the_kernel_uses(machine):
     vfs = machine.kernel.syscalls.vfs
     machine.kernel.mm_ctx.sysctl.max_map_count = 77
-    assert vfs.text("/proc/sys/vm/max_map_count") == "77\n"
+    assert machine.spawn().read_file("/proc/sys/vm/max_map_count") == "77\n"
     assert vfs.text("/proc/sys/kernel/osrelease") == "6.7.0-rc1\n"
     machine.kernel.clock.advance(12_345_678_901)
     assert vfs.text("/proc/uptime") == "12.34 12.34\n"

@@ -126,6 +126,7 @@ def test_shared_pages_count_by_their_share(process):
     }  # fmt: skip
     first = pagemap(process, AT, 3)
     assert first == pagemap(children[0], AT, 3) and not any(entry & EXCLUSIVE for entry in first)
+    assert "Referenced" not in shown(children[0])
     children[0].write(AT, b"x")
     assert smaps(process)["Pss"] == 4  # 2 kB and twice 4/3 kB
     assert smaps(children[0])["Private_Dirty"] == 4
@@ -143,6 +144,29 @@ def test_lock_and_lazy_freeing(process):
     process.madvise(AT, 2 << 12, MADV_FREE)
     values = smaps(process)
     assert (values["Locked"], values["Private_Clean"], values["Referenced"]) == (0, 8, 8)
+
+
+@pytest.mark.parametrize("pages", [2, 600])
+def test_children_have_accessed_nothing(process, pages):
+    process.mmap(AT, pages << 12, RW, ANON | MAP_FIXED)
+    process.populate(AT, pages << 12)
+    child = process.fork()
+    assert (smaps(process)["Referenced"], smaps(child)["Referenced"]) == (pages * 4, 0)
+    child.touch(AT, False)
+    assert (smaps(child)["Referenced"], smaps(child)["Shared_Dirty"]) == (4, pages * 4)
+
+
+def test_pages_of_memory_files_are_clean_until_written(process):
+    fd = process.memfd_create("m")
+    process.ftruncate(fd, 2 << 12)
+    process.mmap(AT, 2 << 12, RW, MAP_PRIVATE | MAP_FIXED, fd)
+    for page in range(2):
+        process.touch(AT + (page << 12), False)
+    assert shown(process) == dict.fromkeys(("Rss", "Pss", "Private_Clean", "Referenced"), 8)
+    shared = process.mmap(0, 2 << 12, RW, MAP_SHARED, fd)
+    process.write(shared, b"x")
+    values = smaps(process)
+    assert (values["Shared_Dirty"], values["Private_Clean"], values["Pss_Dirty"]) == (4, 4, 2)
 
 
 def test_files_and_no_access(process):

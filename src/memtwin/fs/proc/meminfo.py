@@ -19,7 +19,6 @@ __all__ = ["mem_available", "meminfo"]
 
 #: 32 TiB less 1 KiB of rounding, with 4-level paging (measured on 6.18).
 VMALLOC_TOTAL_KB: Final = (1 << 45) // 1024 - 1
-OVERCOMMIT_RATIO: Final = 50  #: vm.overcommit_ratio
 
 
 def mem_available(alloc: PageAllocator) -> int:
@@ -34,14 +33,15 @@ def mem_available(alloc: PageAllocator) -> int:
     return max(available, 0)
 
 
-def meminfo(alloc: PageAllocator, committed: int = 0) -> str:
-    """The text of /proc/meminfo. ``committed``: pages promised to address spaces."""
+def meminfo(alloc: PageAllocator, committed: int = 0, commit_limit: int = 0) -> str:
+    """The text of /proc/meminfo. ``committed``: pages promised to address spaces; ``commit_limit``: how many may be, in
+    overcommit mode 2.
+    """
     stats = alloc.node_stats
     anon = sum(stat.nr_anon_pages for stat in stats)
     file_pages = sum(stat.nr_file_pages for stat in stats)
     reclaimable = sum(stat.nr_slab_reclaimable for stat in stats)
     unreclaimable = sum(stat.nr_slab_unreclaimable for stat in stats)
-    commit_limit = alloc.managed_pages * OVERCOMMIT_RATIO // 100
     lines = [
         _pages("MemTotal", alloc.managed_pages),
         _pages("MemFree", alloc.nr_free_pages()),
