@@ -21,9 +21,7 @@ from memtwin.mm.mm_types import (
     VM_LOCKED,
     VM_LOCKONFAULT,
     VM_NOHUGEPAGE,
-    VM_UFFD_MINOR,
-    VM_UFFD_MISSING,
-    VM_UFFD_WP,
+    VM_UFFD_FLAGS,
     VM_WIPEONFORK,
     MmStruct,
     VmArea,
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["dup_mm"]
 
 _LOCKS = VM_LOCKED | VM_LOCKONFAULT
-_UFFD = VM_UFFD_MISSING | VM_UFFD_WP | VM_UFFD_MINOR
 _COPIED_FIELDS = (
     "mmap_base",
     "task_size",
@@ -144,7 +141,7 @@ def _new_area(new: MmStruct, vma: VmArea) -> VmArea:
     uffd = copy.uffd_ctx
     if uffd is not None and not (uffd.features or 0) & uf.UFFD_FEATURE_EVENT_FORK:
         copy.uffd_ctx = None
-        flags &= ~_UFFD
+        flags &= ~VM_UFFD_FLAGS
     copy.set_flags(flags)
     if not flags & VM_WIPEONFORK and not anon_vma_fork(ctx, copy, vma):
         ctx.vma_cache.free(slab)

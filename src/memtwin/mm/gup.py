@@ -29,6 +29,7 @@ from memtwin.mm.mm_types import (
     VM_LOCKONFAULT,
     VM_PFNMAP,
     VM_SHARED,
+    VM_UFFD_MISSING,
     VM_WRITE,
     MmStruct,
     VmArea,
@@ -116,7 +117,7 @@ class _Populate:
         self._mm = mm
         self._vma = vma
         self._write = write
-        self._bulk = vma.vm_ops is None
+        self._bulk = vma.vm_ops is None and not vma.flags & VM_UFFD_MISSING
         self.faults = 0
 
     def few(self, index: int, count: int, addr: int) -> None:

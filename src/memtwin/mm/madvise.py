@@ -41,6 +41,7 @@ from memtwin.mm.mm_types import (
     MmStruct,
     VmArea,
 )
+from memtwin.mm.page import PG_REFERENCED
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.vma import areas_in
 
@@ -129,6 +130,8 @@ def _with_lock(down: Callable[[], None], up: Callable[[], None], body: Callable[
 
 def do_process_madvise(mm: MmStruct, start: int, length: int, advice: int) -> int:
     """process_madvise(2) on oneself with one range; the number of bytes advised. Raises OSError."""
+    if length >= 1 << 63:
+        raise _invalid("process_madvise: a negative length")
     length = min(length, _MAX_RW_COUNT)
     if start + length > USER_LIMIT:
         raise OSError(errno.EFAULT, "process_madvise: the range is no user memory")
@@ -280,7 +283,8 @@ def _age(mm: MmStruct, start: int, end: int, bits: int) -> None:
 class _ClearBits:
     """Clears A or A and D of ordinary pages (a :class:`~memtwin.mm.page_table.RangeOp`).
 
-    A cleared D bit is remembered in ``nonzero``: the frame holds what was written until somebody zeroes it.
+    A cleared D bit is remembered in ``nonzero``: the frame holds what was written until somebody zeroes it. Without D
+    (MADV_COLD) the page loses PG_referenced too.
     """
 
     __slots__ = ("_bits", "_ctx", "changed")
@@ -292,25 +296,32 @@ class _ClearBits:
 
     def few(self, index: int, count: int, addr: int) -> None:
         """A handful of entries of one table."""
-        q, nonzero = self._ctx.ram.q, self._ctx.pages.nonzero
+        q, pages = self._ctx.ram.q, self._ctx.pages
         for i in range(index, index + count):
             entry = q[i]
-            if entry & (PRESENT | SPECIAL) == PRESENT and entry & self._bits:
-                if entry & self._bits & DIRTY:
-                    nonzero[(entry & PFN_MASK) >> 12] = 1
+            if entry & (PRESENT | SPECIAL) != PRESENT:
+                continue
+            pfn = (entry & PFN_MASK) >> 12
+            if not self._bits & DIRTY:
+                pages.flags[pfn] &= ~PG_REFERENCED
+            elif entry & DIRTY:
+                pages.nonzero[pfn] = 1
+            if entry & self._bits:
                 q[i] = entry & ~self._bits
                 self.changed += 1
 
     def rows(self, batch: LeafRows) -> None:
         """Whole tables."""
         entries = batch.gather()
-        hit = ((entries & np.uint64(PRESENT | SPECIAL)) == np.uint64(PRESENT)) & (
-            (entries & np.uint64(self._bits)) != 0
-        )
+        vec = self._ctx.pages.vec
+        page = (entries & np.uint64(PRESENT | SPECIAL)) == np.uint64(PRESENT)
         if self._bits & DIRTY:
-            dirty = entries[hit & ((entries & np.uint64(DIRTY)) != 0)]
-            pfns = ((dirty & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
-            self._ctx.pages.vec.nonzero[pfns] = 1
+            dirty = entries[page & ((entries & np.uint64(DIRTY)) != 0)]
+            vec.nonzero[((dirty & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)] = 1
+        else:
+            pfns = ((entries[page] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+            vec.flags[pfns] &= np.uint32(~PG_REFERENCED & 0xFFFFFFFF)
+        hit = page & ((entries & np.uint64(self._bits)) != 0)
         entries[hit] &= np.uint64(~self._bits & (1 << 64) - 1)
         batch.scatter(entries)
         self.changed += int(np.count_nonzero(hit))

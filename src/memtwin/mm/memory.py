@@ -20,10 +20,11 @@ import numpy.typing as npt
 from memtwin.errors import InvariantBroken
 from memtwin.hw.paging import ACCESSED, DIRTY, NX, PFN_MASK, PKEY_MASK, PRESENT, PROT_NONE, RW, SPECIAL
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE, ZERO
-from memtwin.mm.mm_types import VM_SHARED, VM_WRITE, MmStruct, VmArea
+from memtwin.mm.mm_types import VM_SHARED, VM_UFFD_MISSING, VM_WRITE, MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SWAPBACKED, PG_UPTODATE
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_prepare
+from memtwin.mm.userfaultfd import handle_userfault
 
 __all__ = ["ANON_FLAGS", "VM_FAULT_MAJOR", "VM_FAULT_OOM", "VM_FAULT_SIGBUS", "handle_mm_fault", "zap_page_range"]
 
@@ -87,6 +88,9 @@ def _do_anonymous_page(mm: MmStruct, vma: VmArea, addr: int, index: int, write: 
     ctx = mm.ctx
     pages = ctx.pages
     ptl = mm.page_table_lock
+    if vma.flags & VM_UFFD_MISSING:
+        handle_userfault(vma, addr)
+        return VM_FAULT_SIGBUS
     if not write:
         ptl.lock()
         if not ctx.ram.q[index]:
@@ -131,6 +135,9 @@ def _do_file_fault(mm: MmStruct, vma: VmArea, addr: int, index: int, write: bool
         if ctx.ram.q[index]:
             ctx.fault_stats.file_read += 1
             return 0
+    if vma.flags & VM_UFFD_MISSING and page_index not in mapping.folios:
+        handle_userfault(vma, addr)
+        return VM_FAULT_SIGBUS
     source = mapping.get_folio(ctx, page_index)
     if not source:
         return VM_FAULT_OOM

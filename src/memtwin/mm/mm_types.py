@@ -102,6 +102,7 @@ FLAG_NAMES: Final = {
 }
 
 VM_ACCESS_FLAGS: Final = VM_READ | VM_WRITE | VM_EXEC
+VM_UFFD_FLAGS: Final = VM_UFFD_MISSING | VM_UFFD_WP | VM_UFFD_MINOR
 VM_SPECIAL: Final = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP
 
 #: Pages kept free below a growing-down area (Linux: stack_guard_gap, default of the boot parameter).

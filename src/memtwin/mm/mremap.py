@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from memtwin.abi import mman
+from memtwin.abi.userfaultfd import UFFD_FEATURE_EVENT_REMAP
 from memtwin.errors import InvariantBroken
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.lib.gfp_types import GFP_KERNEL
@@ -28,6 +29,7 @@ from memtwin.mm.mm_types import (
     VM_PFNMAP,
     VM_SEALED,
     VM_SHARED,
+    VM_UFFD_FLAGS,
     MmStruct,
     VmArea,
 )
@@ -240,8 +242,6 @@ class _Mremap:
         if vma.end >= end:
             self._vma_to_resize(vma, end - self.addr)
             return []
-        if self.flags & _DONTUNMAP and not may_expand_vm(mm, vma.flags, self.old_len >> 12):
-            raise no_memory("mremap: over RLIMIT_AS or RLIMIT_DATA")
         if self.old_len != self.new_len or not mm.ctx.mremap_multi_vma:
             raise _error(errno.EFAULT, "the old range crosses the end of its area")
         return [(v, max(v.start, self.addr), min(v.end, end)) for v in areas_in(mm, self.addr, end)]
@@ -253,6 +253,8 @@ class _Mremap:
         for vma, start, end in pieces:
             if vma.uffd_ctx is not None or (vma.file is not None and vma.vm_ops is None):
                 raise _error(errno.EFAULT, "the area can not move together with others")
+            if self.flags & _DONTUNMAP and not may_expand_vm(mm, vma.flags, (end - start) >> 12):
+                raise no_memory("mremap: over RLIMIT_AS or RLIMIT_DATA")
             self.addr, self.new_len = start, end - start
             there = target + (start - origin)
             unmap_range(mm, there, there + self.new_len)
@@ -288,6 +290,7 @@ class _Mremap:
                 unmap_moved(mm, target, target + self.new_len)
                 ctx.committed -= to_account
                 raise
+        _drop_userfaultfd(new)
         if flags & VM_LOCKED:
             if not dont_unmap or ctx.mremap_dontunmap_locked:
                 mm.locked_vm += self.new_len >> 12
@@ -346,6 +349,13 @@ class _Mremap:
         if new.vm_ops is not None:
             new.vm_ops.open(new)
         return new
+
+
+def _drop_userfaultfd(vma: VmArea) -> None:
+    """A moved area leaves its userfaultfd unless that asked to be told of moves."""
+    if vma.uffd_ctx is not None and not (vma.uffd_ctx.features or 0) & UFFD_FEATURE_EVENT_REMAP:
+        vma.uffd_ctx = None
+        vma.set_flags(vma.flags & ~VM_UFFD_FLAGS)
 
 
 def unmap_moved(mm: MmStruct, start: int, end: int) -> None:

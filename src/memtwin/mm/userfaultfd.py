@@ -12,9 +12,11 @@ import errno
 from typing import Final
 
 from memtwin.abi import userfaultfd as uf
+from memtwin.errors import NotModelled
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.mm_types import (
     VM_MAYWRITE,
+    VM_UFFD_FLAGS,
     VM_UFFD_MINOR,
     VM_UFFD_MISSING,
     VM_UFFD_WP,
@@ -23,15 +25,24 @@ from memtwin.mm.mm_types import (
 )
 from memtwin.mm.vma import areas_in
 
-__all__ = ["UserfaultfdCtx"]
+__all__ = ["UserfaultfdCtx", "handle_userfault"]
 
-_UFFD_FLAGS: Final = VM_UFFD_MISSING | VM_UFFD_WP | VM_UFFD_MINOR
 _MODE_FLAGS: Final = {
     uf.UFFDIO_REGISTER_MODE_MISSING: VM_UFFD_MISSING,
     uf.UFFDIO_REGISTER_MODE_WP: VM_UFFD_WP,
     uf.UFFDIO_REGISTER_MODE_MINOR: VM_UFFD_MINOR,
 }
 _API_IOCTLS: Final = 1 << uf.UFFDIO_NR_REGISTER | 1 << uf.UFFDIO_NR_UNREGISTER | 1 << uf.UFFDIO_NR_API
+
+
+def handle_userfault(vma: VmArea, addr: int) -> None:
+    """A missing page in a registered area: with the SIGBUS feature the fault fails (the caller says VM_FAULT_SIGBUS).
+
+    Raises NotModelled where a monitor would have to be asked.
+    """
+    ctx = vma.uffd_ctx
+    if ctx is None or not (ctx.features or 0) & uf.UFFD_FEATURE_SIGBUS:
+        raise NotModelled(f"a fault at {addr:#x} that a userfaultfd's monitor would have to answer")
 
 
 class UserfaultfdCtx:
@@ -120,7 +131,7 @@ class UserfaultfdCtx:
             if vma.uffd_ctx is self and vma.flags & wanted == wanted:
                 prev = vma
                 continue
-            flags = vma.flags & ~_UFFD_FLAGS | wanted
+            flags = vma.flags & ~VM_UFFD_FLAGS | wanted
             changed = mm.ctx.modify.uffd_register(mm, prev, vma, low, high, flags, self)
             changed.set_flags(flags)
             changed.uffd_ctx = self
@@ -147,7 +158,7 @@ class UserfaultfdCtx:
                 if vma.uffd_ctx is None:
                     prev = vma
                     continue
-                flags = vma.flags & ~_UFFD_FLAGS
+                flags = vma.flags & ~VM_UFFD_FLAGS
                 changed = mm.ctx.modify.uffd_unregister(mm, prev, vma, low, high, flags)
                 changed.set_flags(flags)
                 changed.uffd_ctx = None
@@ -171,7 +182,7 @@ class UserfaultfdCtx:
                 if vma.uffd_ctx is not self:
                     prev = vma
                     continue
-                flags = vma.flags & ~_UFFD_FLAGS
+                flags = vma.flags & ~VM_UFFD_FLAGS
                 changed = mm.ctx.modify.uffd_release(mm, prev, vma, flags)
                 changed.set_flags(flags)
                 changed.uffd_ctx = None

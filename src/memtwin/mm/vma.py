@@ -169,7 +169,7 @@ def _anon_vmas_agree(mm: MmStruct, incoming: AnonVma | None, source: VmArea | No
         return False
     if own is not None:
         return len(vma.anon_vma_chain) == 1
-    return mm.ctx.merge_faulted_unfaulted and source is not None and len(source.anon_vma_chain) == 1
+    return mm.ctx.merge_faulted_unfaulted and (source is None or len(source.anon_vma_chain) == 1)
 
 
 def _attributes_agree(

@@ -77,7 +77,7 @@ STATUS = "Name:\tmain\nVmSize:\t    8192 kB\nVmLck:\t       0 kB\nVmRSS:\t      
 def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeProcess]:
     """``fake(does, files)`` with a /proc/self/status, and no program."""
     for part in ("_start_program", "_prefault"):
-        monkeypatch.setattr(run_module, part, lambda process: None)
+        monkeypatch.setattr(run_module, part, lambda process, base: None)
 
     def make(does: dict[str, Any] | None = None, files: dict[str, str | bytes] | None = None) -> FakeProcess:
         return FakeProcess(does, {"/proc/self/status": STATUS, **(files or {})})
