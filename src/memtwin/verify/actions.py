@@ -99,6 +99,9 @@ def mmap_chosen(author: Author) -> None:
             "0-1p": 1,
         }
     )
+    if hint in ("1p", "0x10000", "1"):  # below everything, where a process has its own image not far above
+        pages = min(pages, 16)
+        length = f"{pages}p"
     var = author.name("v")
     author.write(f"{var}=mmap {hint} {length} {author.pick(_PROT)} {kind}")
     author.big.append((var, pages))
