@@ -72,15 +72,15 @@ def _simpler_words(program: Program) -> Iterator[Program]:
     for index, line in enumerate(program):
         words = line.split()
         at = 1 if words[0].startswith("@") else 0
-        proc, head, rest = words[:at], words[at], words[at + 1 :]
+        who, head, rest = words[:at], words[at], words[at + 1 :]
         name, equals, op = head.rpartition("=")
         if equals and f"${name}" not in text:
-            yield _with(program, index, [*proc, op, *rest])
-        if proc == ["@*"]:
+            yield _with(program, index, [*who, op, *rest])
+        if who == ["@*"]:
             yield _with(program, index, [head, *rest])
             yield from (_with(program, index, [f"@{other}", head, *rest]) for other in _processes(program))
         if head == "dump" and len(rest) > 1:
-            yield from (_with(program, index, [*proc, head, *rest[:k], *rest[k + 1 :]]) for k in range(len(rest)))
+            yield from (_with(program, index, [*who, head, *rest[:k], *rest[k + 1 :]]) for k in range(len(rest)))
         for k, word in enumerate(words):
             flags = word.split("|")
             if len(flags) > 1:

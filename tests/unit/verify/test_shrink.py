@@ -38,7 +38,8 @@ def test_flags_numbers_assignments_and_processes_go():
 
     def wanted(program):
         text = "\n".join(program)
-        return "anon" in text and "mmap" in text and "dump" in text and " maps" in text
+        there = "@c1" not in text or "fork c1" in text
+        return there and "anon" in text and "mmap" in text and "dump" in text and " maps" in text
 
     small = shrink(lines, judge(wanted))
     assert small == ["mmap B+1p 1p rw anon", "dump maps"]
