@@ -99,6 +99,9 @@ def mmap_chosen(author: Author) -> None:
             "0-1p": 1,
         }
     )
+    if hint in ("1p", "0x10000", "1"):  # below everything, where a process has its own image not far above
+        pages = min(pages, 16)
+        length = f"{pages}p"
     var = author.name("v")
     author.write(f"{var}=mmap {hint} {length} {author.pick(_PROT)} {kind}")
     author.big.append((var, pages))
@@ -211,6 +214,23 @@ def brk(author: Author) -> None:
     author.flags["brk"] = to
 
 
+def fill_between(author: Author) -> None:
+    """Two areas with a hole between them, each touched or not before the hole is filled."""
+    start, left, hole, right = author.rng.randrange(WINDOW - 12), author.small(), author.small(), author.small()
+    prot = author.pick({"rw": 6, "rwx": 1, "w": 1})
+    parts = (author.pages_at(start, left), author.pages_at(start + left + hole, right))
+    author.write(f"munmap {author.pages_at(start, left + hole + right)}")
+    for at in parts:
+        author.write(f"mmap {at} {prot} private|anon|fixed")
+    for at in parts:
+        if author.chance(0.6):
+            author.write(f"write {at.addr} 1p {author.rng.randrange(1, 255)}")
+    if author.chance(0.15):
+        fork(author)
+    author.write(f"mmap {author.pages_at(start + left, hole)} {prot} private|anon|fixed")
+    author.layout.map(Area(start, start + left + hole + right, "anon", prot, True))
+
+
 # -- attributes -----------------------------------------------------------------------------------------------------
 
 
@@ -320,6 +340,26 @@ def userfaultfd(author: Author) -> None:
             author.write(f"uffd_unregister ${var} {at}")
         case _:
             author.write(f"close ${var}")
+
+
+def two_userfaultfds(author: Author) -> None:
+    """Neighbours registered alike with two descriptors: only the context parts them."""
+    if author.flags.get("uffd", 0):
+        return
+    first, second = author.name("u"), author.name("u")
+    for var in (first, second):
+        author.write(f"{var}=userfaultfd")
+        author.write(f"uffd_api ${var} sigbus")
+    author.flags |= {"uffd": 2, "uffd1": int(first[1:]), "uffd2": int(second[1:])}
+    area = author.area(lambda area: area.kind == "anon" and area.pages > 1)
+    if area is None:
+        return
+    cut = author.rng.randint(1, area.pages - 1)
+    mode = author.pick({"missing": 3, "wp": 1})
+    author.write(f"uffd_register ${first} {author.pages_at(area.start, cut)} {mode}")
+    other = second if author.chance(0.7) else first
+    author.write(f"uffd_register ${other} {author.pages_at(area.start + cut, area.pages - cut)} {mode}")
+    author.write("dump maps")
 
 
 def prctl(author: Author) -> None:
@@ -523,7 +563,11 @@ def near_map_limit(author: Author) -> None:
     for _ in range(author.rng.randint(2, 5)):
         mmap_fixed(author)
     author.flags["room"] = 1
-    author.write(f"map_room {author.rng.choice((0, 0, 1, 1, 2, 3, 4, 5, 6))}")
+    room = author.rng.choice((0, 0, 1, 1, 2, 3, 4, 5, 6))
+    author.write(f"map_room {room}")
+    if room >= 2 and author.chance(0.6):  # moves need more room than they take
+        for _ in range(author.rng.randint(1, 4)):
+            mremap(author)
 
 
 def with_limits(author: Author) -> None:

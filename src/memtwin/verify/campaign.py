@@ -9,6 +9,7 @@ the live half lost.
 from __future__ import annotations
 
 import multiprocessing
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -92,7 +93,7 @@ def _outcome(answer: dict[str, object] | None) -> str:
     if answer is None:
         return "no answer"
     if "broken" in answer:
-        return str(answer["broken"])[:80]
+        return re.sub(r"\d+", "N", str(answer["broken"])[:80])
     return str(answer.get("err") or answer.get("sig") or "ok")
 
 

@@ -79,7 +79,8 @@ def compare(
     index = -1
     for index, answer in enumerate(twin):
         if "broken" in answer:
-            return Difference(min(index, len(live) - 1), live[index] if index < len(live) else None, answer), None
+            at = max(min(index, len(live) - 1), 0)
+            return Difference(at, normal(live[at], ignore) if live else None, answer), None
         if answer.get("error") == "not modelled":
             return None, str(answer["op"])
         expected = normal(live[index], ignore) if index < len(live) else None
@@ -105,6 +106,9 @@ def what_differs(live: dict[str, Any] | None, twin: dict[str, Any] | None) -> tu
         if key == "procs" and left and right:
             for name in left.keys() | right.keys():
                 found += what_differs(left.get(name, {}), right.get(name, {}))
+        elif key == "smaps" and left and right and [area["vma"] for area in left] == [area["vma"] for area in right]:
+            for one, other in zip(left, right, strict=True):
+                found += [f"smaps.{inner}" for inner in what_differs(one, other)]
         elif isinstance(left, dict) and isinstance(right, dict):
             found += [f"{key}.{inner}" for inner in what_differs(left, right)]
         else:

@@ -8,6 +8,7 @@ beginning unmapped; ``zero``, ``unaligned``, ``outside`` (beyond the address spa
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,8 +41,11 @@ Cell = tuple[str, str, str]
 
 #: Operations whose first two arguments are a range, and those with a file before it.
 _RANGED: Final = frozenset(
-    ("mmap", "munmap", "mprotect", "madvise", "process_madvise", "mremap", "mlock", "mlock2", "munlock", "msync")
-    + ("mincore", "mseal", "remap_file_pages", "read", "write", "vm_read", "vm_write", "anon_name", "mbind")
+    re.findall(
+        r"\w+",
+        "mmap munmap mprotect madvise process_madvise mremap mlock mlock2 munlock msync mincore mseal remap_file_pages"
+        " read write vm_read vm_write anon_name mbind",
+    )
 )
 _FILE_FIRST: Final = frozenset(("uffd_register", "uffd_unregister"))
 

@@ -59,31 +59,33 @@ def _first_improvement(program: Program, candidates: Callable[[Program], Iterato
         program = offered[found]
 
 
-def _with(program: Program, index: int, line: str) -> Program:
-    return (*program[:index], line, *program[index + 1 :])
+def _with(program: Program, index: int, words: Sequence[str]) -> Program:
+    return (*program[:index], " ".join(words), *program[index + 1 :])
 
 
 def _simpler_words(program: Program) -> Iterator[Program]:
-    """Every program with one word less: a flag, a view of a dump, an assignment, a process, a last argument."""
+    """Every program with something less: a process, an assignment, a flag, a view of a dump."""
     text = " ".join(program)
+    for proc in _processes(program):
+        mine = [line.removeprefix(f"@{proc} ") for line in program]
+        yield tuple(line for line in mine if line.split()[-2:] != ["fork", proc] and line != "exit")
     for index, line in enumerate(program):
-        head, *words = line.split()
+        words = line.split()
+        at = 1 if words[0].startswith("@") else 0
+        who, head, rest = words[:at], words[at], words[at + 1 :]
         name, equals, op = head.rpartition("=")
         if equals and f"${name}" not in text:
-            yield _with(program, index, " ".join((op, *words)))
-        if head == "@*":
-            yield _with(program, index, " ".join(words))
-            yield from (_with(program, index, f"@{proc} {' '.join(words)}") for proc in _processes(program))
-        if "dump" in (op, *words[:1]) and len(words) > 1:
-            for at in range(len(words)):
-                if words[at] != "dump":
-                    yield _with(program, index, " ".join((head, *words[:at], *words[at + 1 :])))
-        for at, word in enumerate(words):
+            yield _with(program, index, [*who, op, *rest])
+        if who == ["@*"]:
+            yield _with(program, index, [head, *rest])
+            yield from (_with(program, index, [f"@{other}", head, *rest]) for other in _processes(program))
+        if head == "dump" and len(rest) > 1:
+            yield from (_with(program, index, [*who, head, *rest[:k], *rest[k + 1 :]]) for k in range(len(rest)))
+        for k, word in enumerate(words):
             flags = word.split("|")
             if len(flags) > 1:
-                for drop in range(len(flags)):
-                    less = "|".join(flags[:drop] + flags[drop + 1 :])
-                    yield _with(program, index, " ".join((head, *words[:at], less, *words[at + 1 :])))
+                less = ("|".join(flags[:drop] + flags[drop + 1 :]) for drop in range(len(flags)))
+                yield from (_with(program, index, [*words[:k], fewer, *words[k + 1 :]]) for fewer in less)
 
 
 def _processes(program: Program) -> list[str]:
@@ -97,6 +99,6 @@ def _smaller_numbers(program: Program) -> Iterator[Program]:
             value = int(match[1])
             for less in sorted({1, 2, value // 2, value - 1}):
                 if 0 < less < value:
-                    yield _with(program, index, f"{line[: match.start(1)]}{less}{line[match.end(1) :]}")
+                    yield _with(program, index, [f"{line[: match.start(1)]}{less}{line[match.end(1) :]}"])
         for match in _TAIL.finditer(line):
-            yield _with(program, index, line[: match.start()] + line[match.end() :])
+            yield _with(program, index, [line[: match.start()] + line[match.end() :]])

@@ -14,6 +14,7 @@ PROFILE = Profile(
         actions.fork: 14,
         actions.mmap_fixed: 22,
         actions.mmap_file: 3,
+        actions.fill_between: 1.5,
         actions.munmap: 7,
         actions.mprotect: 12,
         actions.there_and_back: 4,

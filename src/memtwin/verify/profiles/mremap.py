@@ -17,6 +17,8 @@ PROFILE = Profile(
         actions.mmap_chosen: 3,
         actions.mmap_file: 5,
         actions.new_file: 0.7,
+        actions.fill_between: 0.7,
+        actions.two_userfaultfds: 0.3,
         actions.munmap: 5,
         actions.mprotect: 6,
         actions.madvise: 3,

@@ -16,6 +16,8 @@ PROFILE = Profile(
         actions.mmap_wrong: 1.5,
         actions.mmap_file: 5,
         actions.new_file: 1,
+        actions.fill_between: 1.2,
+        actions.two_userfaultfds: 0.6,
         actions.munmap: 11,
         actions.mprotect: 18,
         actions.there_and_back: 4,
