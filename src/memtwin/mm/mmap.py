@@ -219,37 +219,53 @@ def count_vma_pages_range(mm: MmStruct, start: int, end: int) -> int:
     return sum(min(vma.end, end) - max(vma.start, start) for vma in areas_in(mm, start, end)) >> 12
 
 
+#: The areas that touch a free range from below and from above.
+_Neighbours = tuple[VmArea | None, VmArea | None]
+
+
+def _clear(mm: MmStruct, start: int, end: int) -> _Neighbours:
+    """Remove everything in [start, end); its neighbours then. Raises OSError ENOMEM, EPERM."""
+    unmap_range(mm, start, end)
+    beside: _Neighbours | None = mm.mm_mt.beside(start, end - 1)
+    assert beside is not None
+    return beside
+
+
 def _mmap_region(mm: MmStruct, addr: int, length: int, vm_flags: int, pgoff: int, file: MappedFile | None) -> VmArea:
     """Put the mapping in place: limits, what it replaces, accounting, merge or new area (spec R3)."""
     ctx = mm.ctx
     end = addr + length
     pages = length >> 12
-    replaced = count_vma_pages_range(mm, addr, end)
+    beside: _Neighbours | None = mm.mm_mt.beside(addr, end - 1)
+    replaced = count_vma_pages_range(mm, addr, end) if beside is None else 0
     if not may_expand_vm(mm, vm_flags, pages - replaced):
         if ctx.mmap_fixed_fail_splits:
             _gather(mm, addr, end)
         raise _error(errno.ENOMEM, "mmap: over RLIMIT_AS or RLIMIT_DATA")
-    if not ctx.mmap_fixed_fail_keeps:
-        unmap_range(mm, addr, end)
+    if beside is None and not ctx.mmap_fixed_fail_keeps:
+        beside = _clear(mm, addr, end)
     if _accountable(vm_flags):
-        if ctx.mmap_fixed_fail_keeps:
+        if beside is None:
             _gather(mm, addr, end)
         security_vm_enough_memory(mm, pages)
         vm_flags |= VM_ACCOUNT
     try:
         if file is not None:
             vm_flags = _seal_flags(vm_flags, file)
-        if ctx.mmap_fixed_fail_keeps:
-            unmap_range(mm, addr, end)
-        return _place(mm, addr, end, vm_flags, pgoff, file)
+        if beside is None:
+            beside = _clear(mm, addr, end)
+        return _place(mm, beside, addr, end, vm_flags, pgoff, file)
     except OSError:
         if vm_flags & VM_ACCOUNT:
             ctx.committed -= pages
         raise
 
 
-def _place(mm: MmStruct, addr: int, end: int, vm_flags: int, pgoff: int, file: MappedFile | None) -> VmArea:
-    vma = vma_merge_new_range(mm, addr, end, vm_flags, file, pgoff)
+def _place(
+    mm: MmStruct, beside: _Neighbours, addr: int, end: int, vm_flags: int, pgoff: int, file: MappedFile | None
+) -> VmArea:
+    prev, nxt = beside
+    vma = vma_merge_new_range(mm, prev, nxt, addr, end, vm_flags, file, pgoff)
     if vma is None:
         vma = vm_area_alloc(mm, addr, end, vm_flags, pgoff, file)
         insert_vma(mm, vma)
@@ -314,12 +330,12 @@ def unmap_range(mm: MmStruct, start: int, end: int) -> None:
 
 def _unmap_region(mm: MmStruct, gone: list[VmArea], *, uncharge: bool = True) -> None:
     """Zap and free ``gone``, areas already out of the tree, and the tables that cover nothing any more."""
-    if mm.rss > mm.hiwater_rss:
-        mm.hiwater_rss = mm.rss
     if mm.total_vm > mm.hiwater_vm:
         mm.hiwater_vm = mm.total_vm
-    low, high = gone[0].start, gone[-1].end
     if mm.pgtables_bytes:
+        if mm.rss > mm.hiwater_rss:
+            mm.hiwater_rss = mm.rss
+        low, high = gone[0].start, gone[-1].end
         for vma in gone:
             zap_page_range(mm, vma.start, vma.end)
         previous = MaState(mm.mm_mt, low, low).prev(0)
@@ -328,7 +344,7 @@ def _unmap_region(mm: MmStruct, gone: list[VmArea], *, uncharge: bool = True) ->
         mm.ctx.pt.free_pgtables(mm, floor, following.start if following is not None else mm.task_size + 4096)
     for vma in gone:
         if vma.flags & VM_ACCOUNT and uncharge:
-            mm.ctx.committed -= vma.pages
+            mm.ctx.committed -= (vma.end - vma.start) >> 12
         if vma.flags & VM_LOCKED:
             mm.locked_vm -= vma.pages
         remove_vma(mm, vma)

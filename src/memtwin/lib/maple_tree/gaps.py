@@ -72,21 +72,25 @@ def find_gap_rev(node: MapleNode, first: int, last: int, size: int) -> int | Non
     """Highest end of a NULL stretch of ``size`` indexes inside [first, last], below ``node``; None if there is none."""
     slots = node.slots
     pivots = node.pivots
-    end = pivots[-1]
-    leaf = node.kind == LEAF_64
-    for i in range(bisect_left(pivots, last) if last < end else len(slots) - 1, -1, -1):
-        end = pivots[i]
-        if end < first:
-            return None
-        if leaf:
-            if slots[i] is None:
-                start = pivots[i - 1] + 1 if i else node.min
-                low = start if start > first else first
-                high = end if end < last else last
-                if high - low + 1 >= size:
-                    return high
-        elif node.gaps[i] >= size:
-            found = find_gap_rev(slots[i], first, last, size)
-            if found is not None:
-                return found
+    begin = bisect_left(pivots, last) if last < pivots[-1] else len(slots) - 1
+    if node.kind != LEAF_64:
+        gaps = node.gaps
+        for i in range(begin, -1, -1):
+            if gaps[i] >= size:
+                if pivots[i] < first:
+                    return None
+                found = find_gap_rev(slots[i], first, last, size)
+                if found is not None:
+                    return found
+        return None
+    for i in range(begin, -1, -1):
+        if slots[i] is None:
+            start = pivots[i - 1] + 1 if i else node.min
+            end = pivots[i]
+            low = start if start > first else first
+            high = end if end < last else last
+            if high - low + 1 >= size:
+                return high
+            if start <= first:
+                return None
     return None

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from memtwin.lib.maple_tree.state import MaState
     from memtwin.lib.maple_tree.tree import MapleTree
 
-__all__ = ["fill_reserve", "level_last_leaf", "nodes_for", "store"]
+__all__ = ["fill_reserve", "level_last_leaf", "nodes_for", "store", "store_in_leaf"]
 
 _STALE = -1  # a sequence number no tree has: the cursor walks again before it moves
 
@@ -59,17 +59,11 @@ def store(mas: MaState, entry: Entry) -> Entry:
         _store_root(mas, _changed(node, o0, o1, first, last, entry), first, last)
         return old
 
-    slots = node.slots
-    parent = node.parent
-    track = parent is not None and tree.track_gaps
     keep_left = first > start
     keep_right = last < stop
     whole = last - first == INDEX_MAX
-    if o0 == o1 and not keep_left and not keep_right and not (whole and entry is None):  # exact fit
-        was_null = slots[o0] is None
-        slots[o0] = entry
-        if track and was_null is not (entry is None):
-            set_gap(node, max_gap(node))
+    if o0 == o1 and not keep_left and not keep_right and not (whole and entry is None):
+        _exact_fit(tree, node, o0, entry)
         mas.status = MA_ACTIVE
         mas.index = first
         mas.last = last
@@ -78,57 +72,58 @@ def store(mas: MaState, entry: Entry) -> Entry:
         mas.seq = tree.seq
         return old
 
-    count = len(slots) - o1 + o0 + keep_left + keep_right
-    if count > LEAF_SLOTS or (count <= LEAF_LEAST_END and parent is not None and not mas.bulk) or whole:
+    count = len(node.slots) - o1 + o0 + keep_left + keep_right
+    if count > LEAF_SLOTS or (count <= LEAF_LEAST_END and node.parent is not None and not mas.bulk) or whole:
         _store_beyond_leaf(mas, node, _changed(node, o0, o1, first, last, entry), first, last)
         return old
 
-    pivots = node.pivots
-    in_place = not tree.in_rcu or (o1 - o0 == 1 and keep_left is not keep_right)
-    if not in_place:
+    addr = 0
+    if tree.in_rcu and not (o1 - o0 == 1 and keep_left is not keep_right):
         alloc = mas.alloc
         addr = alloc.pop() if alloc else tree.allocator.alloc(GFP_FIRST_TRY)
         if not addr:
             raise NodesWanted(1)
-    # The longest NULL stretch that goes: a leaf is scanned again only when its longest one may have gone.
-    lost = 0
-    if track:
-        if o0 == o1:
-            if old is None:
-                lost = stop - start + 1
-        else:
-            for i in range(o0, o1 + 1):
-                if slots[i] is None:
-                    lost = max(lost, pivots[i] - (pivots[i - 1] if i else node.min - 1))
-
-    if keep_left:
-        borders = [first - 1, last, stop] if keep_right else [first - 1, last]
-        entries = [slots[o0], entry, slots[o1]] if keep_right else [slots[o0], entry]
-    else:
-        borders = [last, stop] if keep_right else [last]
-        entries = [entry, slots[o1]] if keep_right else [entry]
-    o1 += 1
-    if in_place:
-        pivots[o0:o1] = borders
-        slots[o0:o1] = entries
-    else:
-        node = _swap_leaf(tree, node, addr, pivots[:o0] + borders + pivots[o1:], slots[:o0] + entries + slots[o1:])
-
+    mas.node = _change_leaf(tree, node, o0, o1, first, last, start, stop, entry, addr)
     mas.status = MA_ACTIVE
     mas.index = first
     mas.last = last
-    mas.node = node
     mas.offset = o0 + keep_left
-    mas.seq = tree.seq = tree.seq + 1
-    if track and (lost or entry is None):
-        assert parent is not None
-        known = parent.gaps[node.parent_slot]
-        made = last - first + 1 if entry is None else 0
-        if made > known:
-            set_gap(node, made)
-        elif lost >= known > made:
-            set_gap(node, max_gap(node))
+    mas.seq = tree.seq
     return old
+
+
+def store_in_leaf(tree: MapleTree, first: int, last: int, entry: Entry, gfp: int) -> bool:
+    """Get the nodes that Linux 6.7 asks for (``nodes_for``), then store, in one walk; False, nothing done, where that
+    may be more than one node.
+
+    Raises NodesWanted (ENOMEM), the tree untouched.
+    """
+    node = tree.root
+    while node.kind != LEAF_64:
+        node = node.slots[bisect_left(node.pivots, first)]
+    end = node.pivots[-1]
+    if last > end or (entry is None and last == end != INDEX_MAX) or not node.addr:
+        return False
+    _, o0, o1, first, last, start, stop = _locate(node, first, last, entry)
+    keep_left = first > start
+    keep_right = last < stop
+    if last - first == INDEX_MAX:
+        return False
+    if o0 == o1 and not keep_left and not keep_right:
+        _exact_fit(tree, node, o0, entry)
+        return True
+    count = len(node.slots) - o1 + o0 + keep_left + keep_right
+    if count > LEAF_SLOTS or (count <= LEAF_LEAST_END + 2 and node.parent is not None):
+        return False
+    addr = tree.allocator.alloc(gfp)
+    if not addr:
+        raise NodesWanted(1)
+    if tree.in_rcu and not (o1 - o0 == 1 and keep_left is not keep_right):
+        _change_leaf(tree, node, o0, o1, first, last, start, stop, entry, addr)
+    else:
+        _change_leaf(tree, node, o0, o1, first, last, start, stop, entry, 0)
+        tree.allocator.free_bulk([addr])
+    return True
 
 
 def nodes_for(mas: MaState, entry: Entry) -> int:
@@ -217,6 +212,68 @@ def _locate(node: MapleNode, first: int, last: int, entry: Entry) -> tuple[Entry
     return old, o0, o1, first, last, start, stop
 
 
+def _exact_fit(tree: MapleTree, node: MapleNode, offset: int, entry: Entry) -> None:
+    """Replace one slot's entry, in place even in RCU mode."""
+    was_null = node.slots[offset] is None
+    node.slots[offset] = entry
+    if was_null is not (entry is None) and node.parent is not None and tree.track_gaps:
+        set_gap(node, max_gap(node))
+
+
+def _change_leaf(
+    tree: MapleTree,
+    node: MapleNode,
+    o0: int,
+    o1: int,
+    first: int,
+    last: int,
+    start: int,
+    stop: int,
+    entry: Entry,
+    addr: int,
+) -> MapleNode:
+    """Slots o0 to o1 of a leaf, which cover [start, stop], give way to what remains of them beside [first, last] and
+    the entry: in a new node at ``addr``, or in place (0). Returns the node that has it now.
+    """
+    pivots = node.pivots
+    slots = node.slots
+    parent = node.parent
+    track = parent is not None and tree.track_gaps
+    # The longest NULL stretch that goes: a leaf is scanned again only when its longest one may have gone.
+    lost = 0
+    if track:
+        if o0 == o1:
+            if slots[o0] is None:
+                lost = stop - start + 1
+        else:
+            for i in range(o0, o1 + 1):
+                if slots[i] is None:
+                    lost = max(lost, pivots[i] - (pivots[i - 1] if i else node.min - 1))
+    if first > start:
+        borders = [first - 1, last, stop] if last < stop else [first - 1, last]
+        entries = [slots[o0], entry, slots[o1]] if last < stop else [slots[o0], entry]
+    else:
+        borders = [last, stop] if last < stop else [last]
+        entries = [entry, slots[o1]] if last < stop else [entry]
+    if addr:
+        node = _swap_leaf(tree, node, addr)
+        pivots = node.pivots
+        slots = node.slots
+    o1 += 1
+    pivots[o0:o1] = borders
+    slots[o0:o1] = entries
+    tree.seq += 1
+    if track and (lost or entry is None):
+        assert parent is not None
+        known = parent.gaps[node.parent_slot]
+        made = last - first + 1 if entry is None else 0
+        if made > known:
+            set_gap(node, made)
+        elif lost >= known > made:
+            set_gap(node, max_gap(node))
+    return node
+
+
 def _changed(node: MapleNode, o0: int, o1: int, first: int, last: int, entry: Entry) -> Run:
     """The contents of a leaf after a store over [first, last], whose limits lie in slots o0 and o1."""
     return _joined(node, o0, first, last, entry, node, o1)
@@ -238,9 +295,9 @@ def _joined(left: MapleNode, o0: int, first: int, last: int, entry: Entry, right
     return Run(LEAF_64, left.min, pivots + right.pivots[o1 + 1 :], slots + right.slots[o1 + 1 :], [])
 
 
-def _swap_leaf(tree: MapleTree, dead: MapleNode, addr: int, pivots: list[int], slots: list[Entry]) -> MapleNode:
-    """Put a new leaf in the place of another, which readers may still be in (RCU mode)."""
-    node = MapleNode(addr, LEAF_64, dead.min, pivots, slots, [])
+def _swap_leaf(tree: MapleTree, dead: MapleNode, addr: int) -> MapleNode:
+    """Put a copy in the place of a leaf that readers may still be in (RCU mode)."""
+    node = MapleNode(addr, LEAF_64, dead.min, dead.pivots[:], dead.slots[:], [])
     parent = dead.parent
     if parent is None:
         tree.root = node
