@@ -395,7 +395,9 @@ def zap(author: Author) -> None:
     at = author.target()
     if "0x7ff" in at.length:
         return
-    author.write(f"madvise {at} {author.pick({'dontneed': 5, 'dontneed_locked': 1, 'free': 1})}")
+    # Pages freed right after munlock still wait in a batch of their CPU: how they look then is nobody's rule.
+    free = 0 if "locked" in author.flags else 1
+    author.write(f"madvise {at} {author.pick({'dontneed': 5, 'dontneed_locked': 1, 'free': free})}")
 
 
 def below_stack_like(author: Author) -> None:
@@ -484,6 +486,7 @@ def move_there_and_back(author: Author) -> None:
 def mlock(author: Author) -> None:
     """Lock and unlock ranges."""
     at = author.target()
+    author.flags["locked"] = 1
     call = author.pick({"mlock": 8, "mlock2 onfault": 5, "mlock2 0": 2, "munlock": 8, "mlock2 2": 0.4})
     name, _, flags = call.partition(" ")
     author.write(f"{name} {at} {flags}".rstrip())
@@ -493,6 +496,7 @@ def mlockall(author: Author) -> None:
     """Lock what is there, what will come, or nothing. Not with thousands of areas."""
     if "room" in author.flags:
         return
+    author.flags["locked"] = 1
     author.write(
         author.pick(
             {
@@ -515,6 +519,7 @@ def mmap_locked(author: Author) -> None:
     """A mapping with MAP_LOCKED, at a place or anywhere."""
     pages, place = author.small(), author.place(4)
     prot = author.pick(_PROT)
+    author.flags["locked"] = 1
     author.write(f"mmap B+{place}p {pages}p {prot} {author.pick(_KIND)}|fixed|locked")
     author.layout.map(Area(place, place + pages, "anon", prot, True))
 
