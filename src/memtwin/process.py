@@ -15,7 +15,14 @@ from typing import ParamSpec, TypeVar
 from memtwin.abi import mman
 from memtwin.abi.capability import CAP_SYS_RESOURCE
 from memtwin.abi.fcntl import O_ACCMODE, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY
-from memtwin.abi.prctl import PR_GET_THP_DISABLE, PR_SET_THP_DISABLE, PR_SET_VMA, PR_SET_VMA_ANON_NAME
+from memtwin.abi.prctl import (
+    PR_GET_MEMORY_MERGE,
+    PR_GET_THP_DISABLE,
+    PR_SET_MEMORY_MERGE,
+    PR_SET_THP_DISABLE,
+    PR_SET_VMA,
+    PR_SET_VMA_ANON_NAME,
+)
 from memtwin.abi.resource import RLIM_NLIMITS
 from memtwin.abi.signal import SIGKILL
 from memtwin.cpu.direct import DirectCpu
@@ -26,6 +33,7 @@ from memtwin.kernel.kernel import Kernel
 from memtwin.kernel.memory_file import MemoryFile
 from memtwin.kernel.procfs import open_file
 from memtwin.kernel.task import TaskStruct
+from memtwin.mm.ksm import ksm_disable_merge_any, ksm_enable_merge_any
 from memtwin.mm.madvise import do_madvise, do_process_madvise, madvise_set_anon_name
 from memtwin.mm.mempolicy import describe, do_mbind, mpol_new
 from memtwin.mm.mincore import do_mincore, do_msync
@@ -230,6 +238,15 @@ class Process:
             if arg2 or arg3 or arg4 or arg5:
                 raise OSError(errno.EINVAL, "prctl: PR_GET_THP_DISABLE takes no argument")
             return int(self.mm.thp_disabled)
+        if option == PR_SET_MEMORY_MERGE:
+            if arg3 or arg4 or arg5:
+                raise OSError(errno.EINVAL, "prctl: PR_SET_MEMORY_MERGE takes one argument")
+            self._call(ksm_enable_merge_any if arg2 else ksm_disable_merge_any, self.mm)
+            return 0
+        if option == PR_GET_MEMORY_MERGE:
+            if arg2 or arg3 or arg4 or arg5:
+                raise OSError(errno.EINVAL, "prctl: PR_GET_MEMORY_MERGE takes no argument")
+            return int(self.mm.merge_any)
         raise NotModelled(f"prctl option {option}")
 
     # -- limits and rights ----------------------------------------------------------------------------------------
