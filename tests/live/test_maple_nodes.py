@@ -3,8 +3,8 @@
 
 The number of ``maple_node`` objects is read before, while and after many processes have the same VMAs, the per-CPU
 stocks shrunk before each reading. Other tasks come and go meanwhile: a reading counts if the count came back, and 1.5 %
-are allowed: less than what a wrong cut (7 %), a wrong push or leaves of 14 instead of 15 would make. Three readings that
-count and disagree fail; one that agrees settles it.
+are allowed: less than what a wrong cut (7 %), a wrong push or leaves of 14 instead of 15 would make. Three that count
+and disagree fail; one that agrees settles it.
 
 Takes some seconds: tens of thousands of real VMAs per case, and each reading waits for an RCU grace period.
 """
