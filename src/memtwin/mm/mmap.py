@@ -50,7 +50,6 @@ from memtwin.mm.unmapped_area import get_unmapped_area, start_gap
 from memtwin.mm.util import can_do_mlock, charged, may_expand_vm, mlock_limit_allows, security_vm_enough_memory
 from memtwin.mm.vma import (
     areas_in,
-    erase_range,
     find_vma,
     insert_vma,
     no_memory,
@@ -66,6 +65,10 @@ __all__ = ["do_brk", "do_mmap", "do_munmap", "exit_mmap", "expand_stack", "setup
 
 _ANON_PROT: Final = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
 _RW_ACCOUNTED: Final = VM_READ | VM_WRITE | _ANON_PROT | VM_ACCOUNT
+_AT_ADDRESS: Final = mman.MAP_FIXED | mman.MAP_FIXED_NOREPLACE
+#: Flags of the call that become flags of the area.
+_MARKS_AREA: Final = mman.MAP_GROWSDOWN | mman.MAP_LOCKED | mman.MAP_STACK
+_POPULATES: Final = mman.MAP_POPULATE | mman.MAP_NONBLOCK
 #: Locked memory never includes areas with these flags.
 _NEVER_LOCKED: Final = VM_SPECIAL | VM_HUGETLB
 
@@ -108,7 +111,7 @@ def do_mmap(
         addr, locked = _do_mmap(mm, addr, length, prot, flags, file, pgoff)
     finally:
         mm.mmap_lock.up_write()
-    if locked or flags & (mman.MAP_POPULATE | mman.MAP_NONBLOCK) == mman.MAP_POPULATE:
+    if locked or flags & _POPULATES == mman.MAP_POPULATE:
         populate_vma_range(mm, addr, addr + length, ignore_errors=True)
     return addr
 
@@ -135,21 +138,23 @@ def _do_mmap(
     if mm.map_count > ctx.sysctl.max_map_count:
         raise _error(errno.ENOMEM, "mmap: too many areas (vm.max_map_count)")
     addr = get_unmapped_area(mm, addr, length, pgoff, flags, file, prot)
-    if flags & mman.MAP_FIXED and addr < ctx.sysctl.mmap_min_addr and not _capable(mm, CAP_SYS_RAWIO):
-        raise _error(errno.EPERM, "mmap: below vm.mmap_min_addr")
-    if flags & mman.MAP_FIXED_NOREPLACE and areas_in(mm, addr, addr + length):
-        raise _error(errno.EEXIST, "mmap: the range is in use")
+    if flags & _AT_ADDRESS:
+        if flags & mman.MAP_FIXED and addr < ctx.sysctl.mmap_min_addr and not _capable(mm, CAP_SYS_RAWIO):
+            raise _error(errno.EPERM, "mmap: below vm.mmap_min_addr")
+        if flags & mman.MAP_FIXED_NOREPLACE and areas_in(mm, addr, addr + length):
+            raise _error(errno.EEXIST, "mmap: the range is in use")
     vm_flags = (prot & 7) | _ANON_PROT | mm.def_flags
     if prot == mman.PROT_EXEC and ctx.pku:
         vm_flags |= VM_PKEY_EXECUTE_ONLY
-    if flags & mman.MAP_GROWSDOWN:
-        vm_flags |= VM_GROWSDOWN
-    if flags & mman.MAP_LOCKED:
-        vm_flags |= VM_LOCKED
-    if flags & mman.MAP_STACK and ctx.map_stack_nohugepage:
-        vm_flags |= VM_NOHUGEPAGE
-    if flags & mman.MAP_LOCKED and not can_do_mlock(mm):
-        raise _error(errno.EPERM, "mmap: MAP_LOCKED with RLIMIT_MEMLOCK 0")
+    if flags & _MARKS_AREA:
+        if flags & mman.MAP_GROWSDOWN:
+            vm_flags |= VM_GROWSDOWN
+        if flags & mman.MAP_STACK and ctx.map_stack_nohugepage:
+            vm_flags |= VM_NOHUGEPAGE
+        if flags & mman.MAP_LOCKED:
+            vm_flags |= VM_LOCKED
+            if not can_do_mlock(mm):
+                raise _error(errno.EPERM, "mmap: MAP_LOCKED with RLIMIT_MEMLOCK 0")
     if vm_flags & VM_LOCKED and not mlock_limit_allows(mm, length >> 12):
         raise _error(errno.EAGAIN, "mmap: over RLIMIT_MEMLOCK")
     if file is not None and file.vm_ops is None and flags & mman.MAP_TYPE != mman.MAP_PRIVATE and file.writable:
@@ -158,7 +163,10 @@ def _do_mmap(
         file = None
         flags = flags & ~mman.MAP_TYPE | mman.MAP_SHARED
     if file is None:
-        vm_flags, file, pgoff = _anonymous(mm, addr, length, flags, vm_flags, pgoff)
+        if flags & mman.MAP_TYPE == mman.MAP_PRIVATE:
+            pgoff = addr >> 12
+        else:
+            vm_flags, file, pgoff = _anonymous(mm, length, flags, vm_flags, pgoff)
     else:
         vm_flags = _file_flags(prot, flags, vm_flags, file, length, pgoff)
     if flags & mman.MAP_NORESERVE and ctx.sysctl.overcommit_memory != 2:
@@ -173,19 +181,14 @@ def _capable(mm: MmStruct, capability: int) -> bool:
     return mm.owner is None or mm.owner.capable(capability)
 
 
-def _anonymous(
-    mm: MmStruct, addr: int, length: int, flags: int, vm_flags: int, pgoff: int
-) -> tuple[int, MappedFile | None, int]:
-    """Flags, object and page offset of an anonymous mapping."""
-    kind = flags & mman.MAP_TYPE
-    if kind == mman.MAP_SHARED:
-        if vm_flags & VM_GROWSDOWN:
-            raise _error(errno.EINVAL, "mmap: shared memory does not grow down")
-        mm.ctx.mapping_ids += 1
-        return vm_flags | VM_SHARED | VM_MAYSHARE, _SharedAnonymous(length >> 12, mm.ctx.mapping_ids), pgoff
-    if kind == mman.MAP_PRIVATE:
-        return vm_flags, None, addr >> 12
-    raise _error(errno.EINVAL, "mmap: neither MAP_SHARED nor MAP_PRIVATE")
+def _anonymous(mm: MmStruct, length: int, flags: int, vm_flags: int, pgoff: int) -> tuple[int, MappedFile | None, int]:
+    """Flags, object and page offset of an anonymous mapping that is not private."""
+    if flags & mman.MAP_TYPE != mman.MAP_SHARED:
+        raise _error(errno.EINVAL, "mmap: neither MAP_SHARED nor MAP_PRIVATE")
+    if vm_flags & VM_GROWSDOWN:
+        raise _error(errno.EINVAL, "mmap: shared memory does not grow down")
+    mm.ctx.mapping_ids += 1
+    return vm_flags | VM_SHARED | VM_MAYSHARE, _SharedAnonymous(length >> 12, mm.ctx.mapping_ids), pgoff
 
 
 def _file_flags(prot: int, flags: int, vm_flags: int, file: MappedFile, length: int, pgoff: int) -> int:
@@ -308,7 +311,7 @@ def do_munmap(mm: MmStruct, addr: int, length: int) -> None:
 
 def _gather(mm: MmStruct, start: int, end: int) -> list[VmArea]:
     """The areas that make up [start, end), cut at its ends. Raises OSError ENOMEM, EPERM; splits already made stay."""
-    gone = areas_in(mm, start, end)
+    gone: list[VmArea] = mm.mm_mt.in_range(start, end - 1)
     if not gone:
         return gone
     if mm.ctx.mseal and any(vma.flags & VM_SEALED for vma in gone):
@@ -327,7 +330,7 @@ def unmap_range(mm: MmStruct, start: int, end: int) -> None:
     """Remove everything in [start, end). Raises OSError ENOMEM; splits already made stay, as in Linux."""
     gone = _gather(mm, start, end)
     if gone:
-        erase_range(mm, gone[0].start, gone[-1].end)
+        mm.mm_mt.store_prealloc(gone[0].start, gone[-1].end - 1, None)
         _unmap_region(mm, gone)
 
 

@@ -114,12 +114,14 @@ def _search_aligned(mm: MmStruct, addr: int, length: int, flags: int) -> int:
 def _search(mm: MmStruct, low: int, high: int, length: int, *, top_down: bool) -> int:
     """A free range in [low, high) that leaves guard gaps alone. Raises OSError ENOMEM."""
     tree = mm.mm_mt
+    following: VmArea | None
     while high - low >= length:
         gap = tree.highest_gap(low, high - 1, length) if top_down else tree.lowest_gap(low, high - 1, length)
         if gap is None:
             break
-        addr = gap + 1 - length if top_down else gap
-        following: VmArea | None = tree.find(addr)
+        addr, following = gap
+        if top_down:
+            addr += 1 - length
         if following is None or addr + length <= start_gap(mm, following):
             return addr
         if top_down:

@@ -124,13 +124,6 @@ def _vm_area_free(mm: MmStruct, vma: VmArea) -> None:
     mm.ctx.vma_cache.free(vma.addr)
 
 
-def erase_range(mm: MmStruct, start: int, end: int) -> None:
-    """Take whatever is in [start, end) out of the tree; no area may cross its ends. Raises OSError ENOMEM, nothing
-    changed.
-    """
-    mm.mm_mt.store_prealloc(start, end - 1, None)
-
-
 def vma_resize(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
     """Let ``vma`` grow to [start, end), the new space being free. Raises OSError ENOMEM, nothing changed."""
     mm.mm_mt.store_prealloc(start, end - 1, vma)
@@ -237,12 +230,16 @@ def vma_merge(
     if flags & VM_SPECIAL:
         return None
     ctx = mm.ctx
-    inside = prev is not None and start < prev.end
-    cur: VmArea | None = None if inside else mm.mm_mt.load(start)
+    cur: VmArea | None = None
     nxt: VmArea | None = None
-    if (cur is None and (not inside or (prev is not None and end == prev.end))) or (cur is not None and end == cur.end):
+    source: VmArea | None
+    inside = prev is not None and start < prev.end
+    if inside:
+        source = prev
+    else:
+        source = cur = mm.mm_mt.load(start)
+    if source is None or end == source.end:
         nxt = mm.mm_mt.load(end)
-    source = prev if inside else cur
     if nxt is None and (prev is None or prev.end != start):
         return None
     merge_prev = (

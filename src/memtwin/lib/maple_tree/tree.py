@@ -43,7 +43,7 @@ from memtwin.lib.maple_tree.node import (
     next_node,
 )
 from memtwin.lib.maple_tree.state import MaState
-from memtwin.lib.maple_tree.write import store_in_leaf
+from memtwin.lib.maple_tree.write import PREALLOC_LEAST_END, store_in_leaf
 
 if TYPE_CHECKING:
     from memtwin.hw.work import Work
@@ -191,16 +191,16 @@ class MapleTree:
         # A NULL range ends in another range of its leaf, or at INDEX_MAX.
         return before, slots[offset + 1] if end == last != INDEX_MAX else None
 
-    def lowest_gap(self, first: int, last: int, size: int) -> int | None:
-        """First index of the lowest NULL stretch of ``size`` indexes inside [first, last], or None. A tree with
-        gaps only.
+    def lowest_gap(self, first: int, last: int, size: int) -> tuple[int, Entry] | None:
+        """First index of the lowest NULL stretch of ``size`` indexes inside [first, last], and the entry behind the
+        NULL range; None where nothing fits. A tree with gaps only.
         """
         if self.work is not None:
             self.work.nodes += self.height
         return find_gap(self.root, first, last, size)
 
-    def highest_gap(self, first: int, last: int, size: int) -> int | None:
-        """Last index of the highest NULL stretch of ``size`` indexes inside [first, last], or None."""
+    def highest_gap(self, first: int, last: int, size: int) -> tuple[int, Entry] | None:
+        """As ``lowest_gap``, but the last index of the highest one."""
         if self.work is not None:
             self.work.nodes += self.height
         return find_gap_rev(self.root, first, last, size)
@@ -267,7 +267,7 @@ class MapleTree:
         """
         if self.lock is not None:
             self.lock.assert_held()
-        if store_in_leaf(self, first, last, entry, gfp):
+        if store_in_leaf(self, first, last, entry, None, gfp, PREALLOC_LEAST_END) is not None:
             if self.work is not None:
                 self.work.nodes += self.height
             return
