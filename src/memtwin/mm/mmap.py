@@ -461,6 +461,8 @@ def expand_stack(mm: MmStruct, vma: VmArea, addr: int) -> bool:
         charged(mm, pages, lambda: vma_resize(mm, vma, start, vma.end))
     except OSError:
         return False
+    if not vma.flags & VM_ACCOUNT:
+        mm.ctx.commit_leaked += pages
     if vma.flags & VM_LOCKED:
         mm.locked_vm += pages
     return True
