@@ -189,8 +189,8 @@ class MmContext:
         self.mapping_ids = 0
         #: Pages promised to address spaces (Committed_AS).
         self.committed = 0
-        #: Part of it that no area accounts for and nobody gives back: Linux charges the growth of every growing-down area
-        #: but uncharges only those with VM_ACCOUNT (live 6.18: a read-only one grown by 100 pages leaves 400 kB behind).
+        #: Part of it that nobody gives back: Linux charges the growth of every growing-down area, but uncharges only
+        #: those with VM_ACCOUNT (live 6.18: a read-only one grown by 100 pages leaves 400 kB behind).
         self.commit_leaked = 0
         self.sysctl = VmSysctl()
         #: How attributes of areas are changed: the shape after or before ``vma-modify``.
