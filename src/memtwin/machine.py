@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from memtwin.changes import resolve
 from memtwin.errors import BadInput
@@ -36,6 +36,34 @@ def parse_size(text: str | int) -> int:
     if match is None:
         raise BadInput(f"'{text}' is not a size such as 64M, 2G or 4T")
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+#: Settings of the live machine that :meth:`Machine.like_host` copies.
+HOST_SYSCTLS = (
+    "overcommit_memory",
+    "overcommit_ratio",
+    "overcommit_kbytes",
+    "admin_reserve_kbytes",
+    "user_reserve_kbytes",
+    "max_map_count",
+    "mmap_min_addr",
+    "legacy_va_layout",
+)
+
+
+def _meminfo_pages(meminfo: str) -> int:
+    """MemTotal in pages."""
+    return int(meminfo.split("MemTotal:", 1)[1].split()[0]) // 4
+
+
+def _memory_for(managed: int) -> int:
+    """Bytes of a machine of one node whose page allocator manages ``managed`` pages: the first MiB and 64 bytes a
+    page go off.
+    """
+    pages = managed
+    while pages - (pages + 63) // 64 - 256 < managed:
+        pages += managed + (pages + 63) // 64 + 256 - pages
+    return pages << 12
 
 
 def _host_has_pku() -> bool:
@@ -107,6 +135,25 @@ class Machine:
         features = resolve(kernel, with_=with_, without=without)
         topology = Topology(sizes, cpus, memory_only=memory_only, distance=distance)
         self.kernel = Kernel(Ram(total), topology, features, seed=seed, lockdep=lockdep, config=config, pku=pku)
+
+    @classmethod
+    def like_host(cls, **more: Any) -> Self:
+        """A machine like the live one: its kernel's changes, as much memory as its kernel manages, its CPUs, its
+        settings under /proc/sys/vm. ``more``: arguments of the constructor that override. Raises BadInput where there
+        is no /proc.
+        """
+        try:
+            meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
+            like = {"memory": _memory_for(_meminfo_pages(meminfo)), "cpus": os.cpu_count() or 1, "kernel": "host"}
+            machine = cls(**{**like, **more})
+            sysctl = machine.kernel.mm_ctx.sysctl
+            for name in HOST_SYSCTLS:
+                path = Path("/proc/sys/vm", name)
+                if path.exists():
+                    setattr(sysctl, name, int(path.read_text(encoding="ascii")))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"the live machine can not be looked at: {error}") from None
+        return machine
 
     def spawn(self, name: str = "proc") -> Process:
         """A process without a program, driven by system calls: no ASLR, 8 MiB stack area, empty heap at 0x800000000."""

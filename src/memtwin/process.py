@@ -14,8 +14,15 @@ from typing import ParamSpec, TypeVar
 
 from memtwin.abi import mman
 from memtwin.abi.capability import CAP_SYS_RESOURCE
-from memtwin.abi.fcntl import O_ACCMODE, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY
-from memtwin.abi.prctl import PR_GET_THP_DISABLE, PR_SET_THP_DISABLE, PR_SET_VMA, PR_SET_VMA_ANON_NAME
+from memtwin.abi.fcntl import O_ACCMODE, O_CREAT, O_EXCL, O_PATH, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY
+from memtwin.abi.prctl import (
+    PR_GET_MEMORY_MERGE,
+    PR_GET_THP_DISABLE,
+    PR_SET_MEMORY_MERGE,
+    PR_SET_THP_DISABLE,
+    PR_SET_VMA,
+    PR_SET_VMA_ANON_NAME,
+)
 from memtwin.abi.resource import RLIM_NLIMITS
 from memtwin.abi.signal import SIGKILL
 from memtwin.cpu.direct import DirectCpu
@@ -26,6 +33,7 @@ from memtwin.kernel.kernel import Kernel
 from memtwin.kernel.memory_file import MemoryFile
 from memtwin.kernel.procfs import open_file
 from memtwin.kernel.task import TaskStruct
+from memtwin.mm.ksm import ksm_disable_merge_any, ksm_enable_merge_any
 from memtwin.mm.madvise import do_madvise, do_process_madvise, madvise_set_anon_name
 from memtwin.mm.mempolicy import describe, do_mbind, mpol_new
 from memtwin.mm.mincore import do_mincore, do_msync
@@ -230,6 +238,15 @@ class Process:
             if arg2 or arg3 or arg4 or arg5:
                 raise OSError(errno.EINVAL, "prctl: PR_GET_THP_DISABLE takes no argument")
             return int(self.mm.thp_disabled)
+        if option == PR_SET_MEMORY_MERGE:
+            if arg3 or arg4 or arg5:
+                raise OSError(errno.EINVAL, "prctl: PR_SET_MEMORY_MERGE takes one argument")
+            self._call(ksm_enable_merge_any if arg2 else ksm_disable_merge_any, self.mm)
+            return 0
+        if option == PR_GET_MEMORY_MERGE:
+            if arg2 or arg3 or arg4 or arg5:
+                raise OSError(errno.EINVAL, "prctl: PR_GET_MEMORY_MERGE takes no argument")
+            return int(self.mm.merge_any)
         raise NotModelled(f"prctl option {option}")
 
     # -- limits and rights ----------------------------------------------------------------------------------------
@@ -291,12 +308,14 @@ class Process:
         table[fd] = MemoryFile(what)
         return fd
 
-    def _memory_file(self, fd: int) -> ShmemFile:
+    def _memory_file(self, fd: int, *, even_path: bool = False) -> ShmemFile:
         held = self.task.memory_files.get(fd)
         if held is None:
             raise OSError(errno.EBADF, "no such descriptor")
         if not isinstance(held.what, ShmemFile):
             raise OSError(errno.ENODEV, "the descriptor can not be mapped")
+        if held.what.only_path and not even_path:
+            raise OSError(errno.EBADF, "the descriptor only names a file (O_PATH)")
         return held.what
 
     def userfaultfd_context(self, fd: int) -> UserfaultfdCtx:
@@ -328,11 +347,13 @@ class Process:
             if inode is not None and flags & O_CREAT and flags & O_EXCL:
                 raise OSError(errno.EEXIST, "open: the file exists")
             if inode is None:
-                if not flags & O_CREAT:
+                if not flags & O_CREAT or flags & O_PATH:
                     raise OSError(errno.ENOENT, "open: no such file")
                 inode = names[path] = ShmemInode(self.kernel.mm_ctx, path, sealable=False)
                 inode.mapping.opened(self.kernel.mm_ctx)
         access = flags & O_ACCMODE
+        if flags & O_PATH:
+            return self._install(ShmemFile(inode, only_path=True))
         if flags & O_TRUNC and path != "/dev/zero":
             self._call(inode.truncate, 0)
         return self._install(ShmemFile(inode, readable=access != O_WRONLY, writable=access != O_RDONLY))
@@ -368,7 +389,7 @@ class Process:
 
     def fstat(self, fd: int) -> tuple[int, int]:
         """(size in bytes, blocks of 512 bytes). Raises OSError EBADF."""
-        inode = self._memory_file(fd).inode
+        inode = self._memory_file(fd, even_path=True).inode
         return inode.size, len(inode.mapping.folios) * 8
 
     def add_seals(self, fd: int, seals: int) -> None:

@@ -5,6 +5,7 @@ import json
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +98,17 @@ def test_run_a_program_and_keep_what_it_prints(tmp_path):
         machine.kernel.check_no_leak()
         with pytest.raises(BadInput):
             machine.run(["/no/such/program"])
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="needs the /proc of Linux")
+def test_like_host_copies_the_live_machine():
+    with Machine.like_host(cpus=1) as machine:
+        total = int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0])
+        assert machine.kernel.page_alloc.managed_pages == total // 4
+        limit = int(Path("/proc/sys/vm/max_map_count").read_text())
+        assert machine.kernel.mm_ctx.sysctl.max_map_count == limit
+        assert machine.kernel.features.kernel == "host"
+        machine.check()
 
 
 def test_public_names():

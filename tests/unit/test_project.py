@@ -140,3 +140,17 @@ def test_make_targets_parse_and_say_what_they_would_do(root: Path, target: str) 
     done = subprocess.run(["make", "--dry-run", "-C", root, target], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert ".venv/bin/" in done.stdout
+
+
+def test_the_readmes_example_runs(root, capsys):
+    example = re.search(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    exec(compile(example[1], "README.md", "exec"), {})
+    assert capsys.readouterr().out == "b'hello'\n"
+
+
+def test_constants_are_names_of_abi():
+    from memtwin import abi
+
+    assert (abi.PROT_WRITE, abi.RLIMIT_AS, abi.SIGSEGV, abi.MPOL_BIND) == (2, 9, 11, 2)
+    with pytest.raises(AttributeError):
+        _ = abi.NONSENSE

@@ -26,6 +26,8 @@ def _answer(answer: dict[str, Any] | None) -> str:
 
 
 def _command(campaign: Campaign, number: int) -> str:
+    if campaign.texts:
+        return f"memtwin verify FILE --only {number}"
     switches = [f"--with {id_}" for id_ in campaign.with_] + [f"--without {id_}" for id_ in campaign.without]
     kernel = [] if campaign.kernel == "host" else [f"--kernel {campaign.kernel}"]
     words = [f"memtwin verify --profile {campaign.profile} --seed {campaign.seed} --only {number}", *kernel, *switches]
@@ -42,7 +44,7 @@ def _case_text(campaign: Campaign, key: str, cases: list[Case], small: Case, sav
         f"  again  {_command(campaign, cases[0].number)}",
     ]
     if saved is not None:
-        lines.append(f"         memtwin script {saved} --kernel {campaign.kernel}")
+        lines.append(f"         memtwin verify {saved}")
     return "\n".join(lines)
 
 
@@ -89,10 +91,34 @@ def _summary(campaign: Campaign, report: Report) -> str:
     dropped = [f"{report.unstable} unstable", f"{report.lost} lost"]
     if report.unmodelled:
         dropped += [f"{count} ended at {op}, not modelled" for op, count in report.unmodelled.most_common()]
+    what = "scripts" if campaign.texts else f"{campaign.profile}, seed {campaign.seed}"
     return (
-        f"{campaign.profile}, seed {campaign.seed}: {report.programs} programs, {report.lines} lines compared, "
+        f"{what}: {report.programs} programs, {report.lines} lines compared, "
         f"{len(report.cases)} differences ({', '.join(dropped)})"
     )
+
+
+def _read(paths: list[str]) -> tuple[tuple[str, ...], ...]:
+    """The scripts in files, as programs. Raises BadInput."""
+    from memtwin.script.grammar import split, strip_comment
+
+    programs: list[list[str]] = []
+    for path in paths:
+        try:
+            text = Path(path).read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise BadInput(f"{path}: {error.strerror}") from None
+        programs.append([])
+        for raw in text.splitlines():
+            words = split(strip_comment(raw))
+            if words[:1] == ["script"]:
+                programs.append([])
+            elif words:
+                programs[-1].append(" ".join(words))
+    found = tuple(tuple(program) for program in programs if program)
+    if not found:
+        raise BadInput(f"{paths[0]}: no script in it")
+    return found
 
 
 class _Progress:
@@ -154,6 +180,9 @@ def _status(report: Report) -> int:
 
 @app.command(help="Exit status: 0 no difference, 1 differences, 2 bad input, 3 not modelled yet.")
 def verify(
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE]...", help="Scripts to compare instead of random programs.")
+    ] = None,
     profile: Annotated[
         str, typer.Option(metavar="NAME", help="What programs are about: vma, mremap, mlock, fork.")
     ] = "vma",
@@ -180,15 +209,20 @@ def verify(
     from memtwin.verify.profiles import profile as find_profile
 
     found = find_profile(profile)
+    texts = _read(files) if files else ()
+    if texts:
+        programs = min(programs, len(texts) - first)
     if only is not None:
         first, programs = only, 1
+    if texts and first + programs > len(texts):
+        raise BadInput(f"there are only {len(texts)} scripts")
     if print_:
         for number in range(first, first + programs):
             print("\n".join((f"script {profile}-{seed}-{number}", *program(found, seed, number))))
         return 0
     for line in resolve(kernel, with_=with_ or (), without=without or ()).notes:
         note(line)
-    campaign = Campaign(profile, seed, programs, first, kernel, tuple(with_ or ()), tuple(without or ()))
+    campaign = Campaign(profile, seed, programs, first, kernel, tuple(with_ or ()), tuple(without or ()), texts=texts)
     if mutate is not None:
         return _mutate(campaign, mutate, jobs, json)
     progress = _Progress(programs)

@@ -160,7 +160,7 @@ def _poll(task: TaskStruct, wanted: list[tuple[int, int, int]]) -> list[int]:
 
 
 def _wait_for_input(sys: SyscallTable, task: TaskStruct, wanted: list[tuple[int, int, int]], timeout: int) -> None:
-    """Wait for the host's descriptors, which are the only ones that are not always ready, or let ``timeout`` ms pass."""
+    """Wait for the host's descriptors, the only ones that are not always ready, or let ``timeout`` ms pass."""
     waiting = select.poll()
     host = False
     for fd, events, _ in wanted:

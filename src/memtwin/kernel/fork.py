@@ -55,6 +55,7 @@ _COPIED_FIELDS = (
     "exec_vm",
     "stack_vm",
     "thp_disabled",
+    "merge_any",
 )
 
 

@@ -156,6 +156,7 @@ class Kernel:
         self.checks.register("object caches", self.slab.check)
         self.checks.register("address spaces", lambda: check_address_spaces(self.mm_ctx))
         self._boot_free = self.page_alloc.nr_free_pages()
+        self.mm_ctx.sysctl.set_reserves(self._boot_free * 4)
 
     def has(self, change: str) -> bool:
         """Whether this kernel has the change. Raises BadInput for an unknown id."""

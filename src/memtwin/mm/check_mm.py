@@ -36,7 +36,8 @@ def check_address_spaces(ctx: MmContext) -> None:
     for mm in ctx.mms.values():
         _check_areas(mm, totals)
         _check_tables(ctx, mm, totals)
-    require(ctx.committed == totals.committed, f"Committed_AS is {ctx.committed} pages, areas say {totals.committed}")
+    accounted = totals.committed + ctx.commit_leaked
+    require(ctx.committed == accounted, f"Committed_AS is {ctx.committed} pages, areas and known leaks say {accounted}")
     for anon_id, anon_vma in ctx.anon_vmas.items():
         users = totals.anon_users.get(anon_id, 0)
         require(anon_vma.entries == users, f"anon_vma {anon_id} counts {anon_vma.entries} links, there are {users}")

@@ -18,18 +18,16 @@ from memtwin.errors import InvariantBroken, NotModelled
 from memtwin.hw.paging import ACCESSED, DIRTY, PFN_MASK, PRESENT, SPECIAL
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.gup import faultin_page_range
+from memtwin.mm.ksm import NEVER_MERGEABLE
 from memtwin.mm.memory import zap_page_range
 from memtwin.mm.mm_types import (
     VM_DONTCOPY,
     VM_DONTDUMP,
-    VM_DONTEXPAND,
     VM_HUGEPAGE,
     VM_HUGETLB,
     VM_IO,
     VM_LOCKED,
-    VM_MAYSHARE,
     VM_MERGEABLE,
-    VM_MIXEDMAP,
     VM_NOHUGEPAGE,
     VM_PFNMAP,
     VM_RAND_READ,
@@ -84,8 +82,6 @@ _MAX_RW_COUNT: Final = 0x7FFFF000
 USER_LIMIT: Final = 0x7FFFFFFFF000
 _NOT_MODELLED: Final = frozenset({mman.MADV_HWPOISON, mman.MADV_SOFT_OFFLINE, mman.MADV_COLLAPSE})
 _GUARDS: Final = frozenset({mman.MADV_GUARD_INSTALL, mman.MADV_GUARD_REMOVE})
-#: KSM passes such areas over without a word.
-_NEVER_MERGEABLE: Final = VM_SHARED | VM_MAYSHARE | VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_HUGETLB | VM_MIXEDMAP
 
 
 def _invalid(why: str) -> OSError:
@@ -148,7 +144,7 @@ def _change_flags(mm: MmStruct, start: int, end: int, advice: int) -> None:
         refused = _refusal(vma, advice)
         if refused:
             raise _invalid(refused)
-        if advice == mman.MADV_MERGEABLE and vma.flags & _NEVER_MERGEABLE:
+        if advice == mman.MADV_MERGEABLE and vma.flags & NEVER_MERGEABLE:
             return vma
         return _update(mm, prev, vma, low, high, vma.flags & ~clear | add, vma.anon_name)
 

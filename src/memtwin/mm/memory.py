@@ -88,6 +88,8 @@ def _do_anonymous_page(mm: MmStruct, vma: VmArea, addr: int, index: int, write: 
     ctx = mm.ctx
     pages = ctx.pages
     ptl = mm.page_table_lock
+    if write and vma.anon_vma is None and not anon_vma_prepare(mm, vma):
+        return VM_FAULT_OOM
     if vma.flags & VM_UFFD_MISSING:
         handle_userfault(vma, addr)
         return VM_FAULT_SIGBUS
@@ -99,8 +101,6 @@ def _do_anonymous_page(mm: MmStruct, vma: VmArea, addr: int, index: int, write: 
             ctx.fault_stats.anon_zero += 1
         ptl.unlock()
         return 0
-    if vma.anon_vma is None and not anon_vma_prepare(mm, vma):
-        return VM_FAULT_OOM
     pfn = ctx.page_alloc.alloc_pages(GFP_ANON)
     if not pfn:
         return VM_FAULT_OOM

@@ -307,6 +307,7 @@ class MmStruct:
         "id",
         "locked_vm",
         "map_count",
+        "merge_any",
         "mm_mt",
         "mmap_base",
         "mmap_lock",
@@ -355,6 +356,7 @@ class MmStruct:
         self.owner: TaskLimits | None = None
         self.def_flags = 0
         self.thp_disabled = False
+        self.merge_any = False
         self.map_count = 0
         self.total_vm = self.data_vm = self.exec_vm = self.stack_vm = self.locked_vm = 0
         self.rss_anon = self.rss_file = self.rss_shmem = self.rss_swap = 0

@@ -19,6 +19,7 @@ from memtwin.hw.ram import PAGE_MASK
 from memtwin.lib.maple_tree import MaState
 from memtwin.mm.filemap import AddressSpace
 from memtwin.mm.gup import populate_vma_range
+from memtwin.mm.ksm import ksm_vma_flags
 from memtwin.mm.memory import zap_page_range
 from memtwin.mm.mm_types import (
     FILE_VM_OPS,
@@ -162,6 +163,8 @@ def _do_mmap(
         vm_flags = _file_flags(prot, flags, vm_flags, file, length, pgoff)
     if flags & mman.MAP_NORESERVE and ctx.sysctl.overcommit_memory != 2:
         vm_flags |= VM_NORESERVE
+    if mm.merge_any:
+        vm_flags = ksm_vma_flags(mm, vm_flags)
     vma = _mmap_region(mm, addr, length, vm_flags, pgoff, file)
     return addr, bool(vma.flags & VM_LOCKED)
 
@@ -380,7 +383,7 @@ def _grow_heap(mm: MmStruct, old: int, new: int) -> None:
     if following is not None and new + 4096 > start_gap(mm, following):
         raise no_memory("brk: the next area is too close")
     pages = (new - old) >> 12
-    flags = _RW_ACCOUNTED | mm.def_flags
+    flags = ksm_vma_flags(mm, _RW_ACCOUNTED | mm.def_flags)
     if mm.def_flags & VM_LOCKED and not mlock_limit_allows(mm, pages):
         raise _error(errno.EAGAIN, "brk: over RLIMIT_MEMLOCK")
     if not may_expand_vm(mm, flags, pages):
@@ -458,6 +461,8 @@ def expand_stack(mm: MmStruct, vma: VmArea, addr: int) -> bool:
         charged(mm, pages, lambda: vma_resize(mm, vma, start, vma.end))
     except OSError:
         return False
+    if not vma.flags & VM_ACCOUNT:
+        mm.ctx.commit_leaked += pages
     if vma.flags & VM_LOCKED:
         mm.locked_vm += pages
     return True

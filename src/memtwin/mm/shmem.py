@@ -132,14 +132,17 @@ class DevZero(ShmemInode):
 
 
 class ShmemFile:
-    """An open memory file; what ``do_mmap`` maps."""
+    """An open memory file; what ``do_mmap`` maps. ``only_path``: opened with O_PATH, good for nothing but its name."""
 
-    __slots__ = ("inode", "readable", "writable")
+    __slots__ = ("inode", "only_path", "readable", "writable")
 
-    def __init__(self, inode: ShmemInode, *, readable: bool = True, writable: bool = True) -> None:
+    def __init__(
+        self, inode: ShmemInode, *, readable: bool = True, writable: bool = True, only_path: bool = False
+    ) -> None:
         self.inode = inode
-        self.readable = readable
-        self.writable = writable
+        self.only_path = only_path
+        self.readable = readable and not only_path
+        self.writable = writable and not only_path
         inode.mapping.opened(inode.ctx)
 
     def close(self) -> None:

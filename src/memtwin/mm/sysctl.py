@@ -26,6 +26,11 @@ class VmSysctl:
     #: Boot parameter stack_guard_gap=, in pages.
     stack_guard_gap: int = 256
 
+    def set_reserves(self, free_kbytes: int) -> None:
+        """What overcommit mode 2 keeps back: a 32nd of what was free at boot, up to 8 and 128 MiB (spec R10)."""
+        self.admin_reserve_kbytes = min(free_kbytes // 32, 8192)
+        self.user_reserve_kbytes = min(free_kbytes // 32, 131072)
+
     @property
     def lowest_address(self) -> int:
         """Lowest address that hints and searches use (spec R7)."""

@@ -150,6 +150,8 @@ class UserfaultfdCtx:
                 shmem = vma.file is not None and vma.vm_ops is not None and vma.file.mapping.shmem
                 if not (vma.is_anonymous or shmem or vma.uffd_ctx is not None):
                     raise OSError(errno.EINVAL, f"UFFDIO_UNREGISTER: {vma!r} can not be registered")
+                if mm.ctx.uffd_unregister_own and vma.uffd_ctx not in (None, self):
+                    raise OSError(errno.EINVAL, f"UFFDIO_UNREGISTER: {vma!r} belongs to another userfaultfd")
             prev: VmArea | None = None
             for vma in areas:
                 low, high = max(vma.start, start), min(vma.end, end)

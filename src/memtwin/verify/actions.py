@@ -395,7 +395,9 @@ def zap(author: Author) -> None:
     at = author.target()
     if "0x7ff" in at.length:
         return
-    author.write(f"madvise {at} {author.pick({'dontneed': 5, 'dontneed_locked': 1, 'free': 1})}")
+    # Pages freed right after munlock still wait in a batch of their CPU: how they look then is nobody's rule.
+    free = 0 if "locked" in author.flags else 1
+    author.write(f"madvise {at} {author.pick({'dontneed': 5, 'dontneed_locked': 1, 'free': free})}")
 
 
 def below_stack_like(author: Author) -> None:
@@ -484,6 +486,7 @@ def move_there_and_back(author: Author) -> None:
 def mlock(author: Author) -> None:
     """Lock and unlock ranges."""
     at = author.target()
+    author.flags["locked"] = 1
     call = author.pick({"mlock": 8, "mlock2 onfault": 5, "mlock2 0": 2, "munlock": 8, "mlock2 2": 0.4})
     name, _, flags = call.partition(" ")
     author.write(f"{name} {at} {flags}".rstrip())
@@ -493,6 +496,7 @@ def mlockall(author: Author) -> None:
     """Lock what is there, what will come, or nothing. Not with thousands of areas."""
     if "room" in author.flags:
         return
+    author.flags["locked"] = 1
     author.write(
         author.pick(
             {
@@ -515,6 +519,7 @@ def mmap_locked(author: Author) -> None:
     """A mapping with MAP_LOCKED, at a place or anywhere."""
     pages, place = author.small(), author.place(4)
     prot = author.pick(_PROT)
+    author.flags["locked"] = 1
     author.write(f"mmap B+{place}p {pages}p {prot} {author.pick(_KIND)}|fixed|locked")
     author.layout.map(Area(place, place + pages, "anon", prot, True))
 
@@ -601,3 +606,29 @@ def fork(author: Author) -> None:
             author.write("exit")
             del author.layouts[author.proc]
             author.proc = ""
+
+
+def wiped(author: Author) -> None:
+    """What a child finds of an area that is wiped on fork: it never had a page there."""
+    if author.flags.get("forks", 0) >= 5:
+        return
+    author.flags["forks"] = author.flags.get("forks", 0) + 1
+    at = author.pages_at(author.rng.randrange(WINDOW - 8), author.small())
+    author.write(f"mmap {at} rw private|anon|fixed")
+    author.write(f"write {at} 7")
+    author.write(f"madvise {at} {author.pick({'wipeonfork': 5, 'keeponfork': 1})}")
+    author.layout.map(Area(at.start, at.end, "anon", "rw", True))
+    name = author.name("c")
+    author.write(f"fork {name}")
+    author.layouts[name] = author.layout.copy()
+    author.proc = name
+    for _ in range(author.rng.randint(1, 2)):
+        match author.pick({"protect": 3, "grow": 2, "touch": 1}):
+            case "protect":
+                author.write(f"mprotect {at} r")
+            case "grow":
+                author.write(f"mmap {author.pages_at(at.end, 2)} rw private|anon|fixed")
+                author.write(f"madvise {author.pages_at(at.end, 2)} wipeonfork")
+            case _:
+                author.write(f"write {at} 9" if author.chance(0.5) else f"read {at}")
+    author.write("dump maps smaps")

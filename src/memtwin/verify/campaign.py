@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import re
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,9 @@ CHUNK = 50
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """What to do: programs ``first`` to ``first + programs - 1`` of a profile and seed, on which kernel."""
+    """What to do: programs ``first`` to ``first + programs - 1`` of a profile and seed, on which kernel; or, instead of
+    generated ones, the programs in ``texts``.
+    """
 
     profile: str
     seed: int
@@ -41,6 +44,7 @@ class Campaign:
     with_: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     check: bool = True
+    texts: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,8 @@ class Worker:
 
     def write(self, number: int) -> list[str]:
         """The lines of a program, without what can not be done here."""
+        if self.campaign.texts:
+            return list(self.campaign.texts[number])
         lines = program(self.profile, self.campaign.seed, number)
         return lines if self.live.map_room else [line for line in lines if "map_room" not in line]
 
@@ -164,6 +170,7 @@ _worker: Worker
 
 def _start_worker(campaign: Campaign, path: Path, cpus: multiprocessing.SimpleQueue[int]) -> None:
     global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends the pool
     _worker = Worker(campaign, path, cpus.get())
 
 

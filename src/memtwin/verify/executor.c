@@ -714,6 +714,7 @@ static s64 fork_process(const char *name)
 		return pid;
 	if (!pid) {
 		self = slot;
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		settle();
 		__atomic_store_n(&sh->ready, 1, __ATOMIC_SEQ_CST);
 		futex(&sh->ready, FUTEX_WAKE, 1);
@@ -1322,7 +1323,7 @@ static int run_script(void)
 	if (mmap((void *)SHARED, sizeof *sh, 3, MAP_SHARED | MAP_FIXED | MAP_POPULATE, 3, 0) == MAP_FAILED)
 		return 1;
 	close(3);
-	close(4);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	struct rlimit memlock = {8 << 20, 8 << 20}, stack = {8 << 20, RLIM_INFINITY}, none = {RLIM_INFINITY, RLIM_INFINITY};
 	setrlimit(RLIMIT_AS, &none);
 	setrlimit(RLIMIT_DATA, &none);

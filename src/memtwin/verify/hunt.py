@@ -8,6 +8,7 @@ Programs on which the whole twin differs say nothing and are left out.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -72,7 +73,7 @@ def hunt(campaign: Campaign, mutations: Sequence[Mutation], jobs: int = 1) -> It
     caught: dict[str, tuple[int, str]] = {}
     starts = list(range(campaign.first, campaign.first + campaign.programs, CHUNK))
     executor()
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+    with multiprocessing.get_context("fork").Pool(jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         while starts and at_large:
             now, starts = starts[:jobs], starts[jobs:]
             work = [

@@ -164,7 +164,7 @@ MUTATIONS = (
         "mm.mremap:_Mremap._move",
         "max_map_count - 3",
         "max_map_count - 2",
-        ("mremap", "vma"),
+        ("mremap",),
     ),
     Mutation(
         "unaccount",

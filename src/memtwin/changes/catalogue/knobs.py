@@ -142,4 +142,10 @@ KNOBS: tuple[Knob, ...] = (
     _switch(
         "post-uffd-move", "userfaultfd", "6.8", "UFFDIO_MOVE, feature bit 0x10000, bit 0x20 of the register ioctls"
     ),
+    _switch(
+        "post-uffd-unregister-own",
+        "userfaultfd",
+        _ON_6_18,
+        "UFFDIO_UNREGISTER of an area that belongs to another userfaultfd is EINVAL",
+    ),
 )

@@ -12,6 +12,7 @@ PROFILE = Profile(
     "fork",
     weights={
         actions.fork: 14,
+        actions.wiped: 1.5,
         actions.mmap_fixed: 22,
         actions.mmap_file: 3,
         actions.fill_between: 1.5,
