@@ -128,7 +128,7 @@ def test_both_sides_need_their_own_shape(features, short: None) -> None:
 
 def test_a_wrapper_that_forgets_the_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
     def short_sighted(mm, vma, delta):
-        vma_module._store(mm, vma.start, vma.end + delta, vma)
+        mm.mm_mt.store_prealloc(vma.start, vma.end + delta - 1, vma)
         vma.end += delta
         return vma
 
