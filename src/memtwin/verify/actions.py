@@ -395,9 +395,10 @@ def zap(author: Author) -> None:
     at = author.target()
     if "0x7ff" in at.length:
         return
-    # Pages freed right after munlock still wait in a batch of their CPU: how they look then is nobody's rule.
-    free = 0 if "locked" in author.flags else 1
-    author.write(f"madvise {at} {author.pick({'dontneed': 5, 'dontneed_locked': 1, 'free': free})}")
+    advice = author.pick({"dontneed": 5, "dontneed_locked": 1, "free": 1})
+    author.write(f"madvise {at} {advice}")
+    if advice == "free":  # freed pages wait in a batch of their CPU: how they look in smaps meanwhile is nobody's rule
+        author.flags["freed"] = 1
 
 
 def below_stack_like(author: Author) -> None:
@@ -486,7 +487,6 @@ def move_there_and_back(author: Author) -> None:
 def mlock(author: Author) -> None:
     """Lock and unlock ranges."""
     at = author.target()
-    author.flags["locked"] = 1
     call = author.pick({"mlock": 8, "mlock2 onfault": 5, "mlock2 0": 2, "munlock": 8, "mlock2 2": 0.4})
     name, _, flags = call.partition(" ")
     author.write(f"{name} {at} {flags}".rstrip())
@@ -496,7 +496,6 @@ def mlockall(author: Author) -> None:
     """Lock what is there, what will come, or nothing. Not with thousands of areas."""
     if "room" in author.flags:
         return
-    author.flags["locked"] = 1
     author.write(
         author.pick(
             {
@@ -519,7 +518,6 @@ def mmap_locked(author: Author) -> None:
     """A mapping with MAP_LOCKED, at a place or anywhere."""
     pages, place = author.small(), author.place(4)
     prot = author.pick(_PROT)
-    author.flags["locked"] = 1
     author.write(f"mmap B+{place}p {pages}p {prot} {author.pick(_KIND)}|fixed|locked")
     author.layout.map(Area(place, place + pages, "anon", prot, True))
 
@@ -631,4 +629,4 @@ def wiped(author: Author) -> None:
                 author.write(f"madvise {author.pages_at(at.end, 2)} wipeonfork")
             case _:
                 author.write(f"write {at} 9" if author.chance(0.5) else f"read {at}")
-    author.write("dump maps smaps")
+    author.write("dump maps" if "freed" in author.flags else "dump maps smaps")
