@@ -18,7 +18,7 @@ from memtwin.errors import NotModelled
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.context import MmContext
 from memtwin.mm.mm_types import MmStruct, VmArea
-from memtwin.mm.vma import areas_in
+from memtwin.mm.vma import areas_in, each_area
 
 __all__ = ["MemPolicy", "describe", "do_mbind", "mpol_new"]
 
@@ -131,7 +131,7 @@ def _check_range(mm: MmStruct, start: int, end: int, policy: MemPolicy | None) -
 
 def _bind_range(mm: MmStruct, start: int, end: int, policy: MemPolicy | None) -> None:
     prev: VmArea | None = None
-    for vma in areas_in(mm, start, end):
+    for vma in each_area(mm, start, end):
         low, high = max(vma.start, start), min(vma.end, end)
         if prev is None or prev.end < low:
             prev = vma if low > vma.start else (mm.mm_mt.load(low - 1) if low else None)

@@ -12,6 +12,7 @@ In the drawings P is the previous area, C the one that begins where the changed 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from enum import auto
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NoMerge",
     "areas_in",
+    "each_area",
     "explain_merge",
     "find_vma",
     "find_vma_prev",
@@ -90,6 +92,18 @@ def find_vma_prev(mm: MmStruct, addr: int) -> VmArea | None:
 def areas_in(mm: MmStruct, start: int, end: int) -> list[VmArea]:
     """The areas that overlap [start, end), ascending."""
     return mm.mm_mt.in_range(start, end - 1) if start < end else []
+
+
+def each_area(mm: MmStruct, start: int, end: int) -> Iterator[VmArea]:
+    """The areas that overlap [start, end), ascending, for a caller that changes them on the way: each is looked up when
+    the caller is done with the one before, whose merging may have freed or moved what was there.
+    """
+    while start < end:
+        vma = find_vma(mm, start)
+        if vma is None or vma.start >= end:
+            return
+        start = vma.end
+        yield vma
 
 
 def insert_vma(mm: MmStruct, vma: VmArea) -> None:
