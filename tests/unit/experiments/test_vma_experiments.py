@@ -7,7 +7,6 @@ import pytest
 
 from memtwin.errors import InvariantBroken
 from memtwin.experiments import ExperimentResult, find, fork_maple_gfp, mprotect_unaccount, vma_modify
-from memtwin.experiments.registry import find
 from memtwin.mm import vma as vma_module
 from memtwin.mm.before.vma_modify import InlinedVmaModify
 from memtwin.mm.vma_modify import VmaModify
