@@ -235,11 +235,13 @@ def vma_merge(
     policy: MemPolicy | None,
     uffd_ctx: UserfaultfdCtx | None,
     anon_name: str | None,
+    origin: VmArea | None = None,
 ) -> VmArea | None:
     """Merge [start, end), which is to have these attributes, with its neighbours (spec R4). The survivor, or None.
 
     ``prev``: the area before ``start``, or the one that contains it if ``start`` is inside. The changed range is either
-    unmapped or lies in one area; the attributes of the survivor are its own, the caller sets new ones.
+    unmapped or lies in one area; the attributes of the survivor are its own, the caller sets new ones. ``origin``: the
+    area whose pages an unmapped range is about to take over (mremap).
     """
     if flags & VM_SPECIAL:
         return None
@@ -256,6 +258,8 @@ def vma_merge(
         nxt = mm.mm_mt.load(end)
     if nxt is None and (prev is None or prev.end != start):
         return None
+    if source is None:
+        source = origin
     merge_prev = (
         prev is not None
         and prev.end == start
@@ -282,14 +286,14 @@ def vma_merge(
         if merge_next:
             assert nxt is not None
             # Case 1  PPP...NNN -> PPPPPPPPP   case 6  PPPCCCNNN -> PPPPPPPPP
-            if not _commit_merge(mm, prev, prev.start, nxt.end, prev.pgoff, (nxt, cur)):
+            if not _commit_merge(mm, prev, prev.start, nxt.end, prev.pgoff, (nxt, source)):
                 return None
             _vm_area_free(mm, nxt)
             if cur is not None:
                 _vm_area_free(mm, cur)
             return prev
         # Case 2  PPP... -> PPPPPP   case 5  PPPCCCC -> PPPPPCC   case 7  PPPCCC -> PPPPPP
-        if not _commit_merge(mm, prev, prev.start, end, prev.pgoff, (cur,)):
+        if not _commit_merge(mm, prev, prev.start, end, prev.pgoff, (source,)):
             return None
         if cur is not None and end == cur.end:
             _vm_area_free(mm, cur)
@@ -393,6 +397,7 @@ def vma_merge_extend(mm: MmStruct, vma: VmArea, delta: int) -> VmArea | None:
         vma.policy,
         vma.uffd_ctx,
         vma.anon_name,
+        vma,
     )
 
 

@@ -573,6 +573,21 @@ def near_map_limit(author: Author) -> None:
             mremap(author)
 
 
+def moves_near_map_limit(author: Author) -> None:
+    """Something that can only grow elsewhere, and room for about as many areas as a move asks for."""
+    start, pages = author.rng.randrange(WINDOW - 12), author.rng.choice((1, 2, 4))
+    author.write(f"mmap {author.pages_at(start, pages)} rw private|anon|fixed")
+    author.write(f"mmap {author.pages_at(start + pages, 1)} r private|anon|fixed")
+    author.layout.map(Area(start, start + pages))
+    author.layout.map(Area(start + pages, start + pages + 1, "anon", "r"))
+    author.flags["room"] = 1
+    author.write(f"map_room {author.rng.choice((2, 3, 3, 4, 5, 5, 6, 7))}")
+    at = author.pages_at(start, pages)
+    how = author.pick({"maymove": 4, "maymove|fixed": 3, "maymove|dontunmap": 1})
+    new = pages + 1 if how == "maymove" else pages
+    author.write(f"mremap {at} {new}p {how}" + (f" B+{WINDOW + 20}p" if "fixed" in how else ""))
+
+
 def with_limits(author: Author) -> None:
     """A limit from the beginning."""
     for _ in range(author.rng.randint(1, 3)):
