@@ -43,7 +43,7 @@ from memtwin.lib.maple_tree.node import (
     next_node,
 )
 from memtwin.lib.maple_tree.state import MaState
-from memtwin.lib.maple_tree.write import PREALLOC_LEAST_END, store_in_leaf
+from memtwin.lib.maple_tree.write import store_in_leaf
 
 if TYPE_CHECKING:
     from memtwin.hw.work import Work
@@ -267,7 +267,7 @@ class MapleTree:
         """
         if self.lock is not None:
             self.lock.assert_held()
-        if store_in_leaf(self, first, last, entry, None, gfp, PREALLOC_LEAST_END) is not None:
+        if store_in_leaf(self, first, last, entry, None, gfp) is not None:
             if self.work is not None:
                 self.work.nodes += self.height
             return

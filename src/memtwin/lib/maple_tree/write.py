@@ -12,7 +12,7 @@ makes a new node. Nodes are taken before anything is changed, so ENOMEM leaves t
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from memtwin.lib.maple_tree.gaps import max_gap, set_gap
 from memtwin.lib.maple_tree.node import (
@@ -35,10 +35,7 @@ if TYPE_CHECKING:
     from memtwin.lib.maple_tree.state import MaState
     from memtwin.lib.maple_tree.tree import MapleTree
 
-__all__ = ["PREALLOC_LEAST_END", "fill_reserve", "level_last_leaf", "nodes_for", "store", "store_in_leaf"]
-
-#: A store that leaves so few slots in its leaf is taken for one that may need more nodes (mas_preallocate of 6.7).
-PREALLOC_LEAST_END: Final = LEAF_LEAST_END + 2
+__all__ = ["fill_reserve", "level_last_leaf", "nodes_for", "store", "store_in_leaf"]
 
 _STALE = -1  # a sequence number no tree has: the cursor walks again before it moves
 
@@ -76,14 +73,20 @@ def store(mas: MaState, entry: Entry) -> Entry:
 
 
 def store_in_leaf(
-    tree: MapleTree, first: int, last: int, entry: Entry, reserve: list[int] | None, gfp: int, least: int
+    tree: MapleTree,
+    first: int,
+    last: int,
+    entry: Entry,
+    reserve: list[int] | None,
+    gfp: int,
+    least: int = LEAF_LEAST_END,
 ) -> tuple[Entry, MapleNode, int] | None:
     """The common store, in one walk: its leaf ends up with more than ``least`` slots and at most 16, so that no other
     node changes.
 
     Returns (old entry at ``first``, the leaf, the offset stored to); None, nothing done, for any other store. A new
-    node comes from ``reserve``, else with ``gfp``; with None for a reserve it is got beforehand, needed or not, as
-    mas_preallocate does. Raises NodesWanted, the tree untouched.
+    node comes from ``reserve``, else with ``gfp``; with None for a reserve, as many as ``nodes_for`` says are got
+    beforehand, and those not needed given back. Raises NodesWanted, the tree untouched.
     """
     node = tree.root
     while node.kind != LEAF_64:
@@ -117,12 +120,17 @@ def store_in_leaf(
 
     addr = 0
     in_place = not tree.in_rcu or (o1 - o0 == 1 and keep_left is not keep_right)
+    unused: list[int] = []
     if not in_place or reserve is None:
-        addr = reserve.pop() if reserve else tree.allocator.alloc(gfp)
-        if not addr:
-            raise NodesWanted(1)
+        if reserve is None and parent is not None and count <= LEAF_LEAST_END + 2:
+            unused = _worst_case(tree, 2 * tree.height - 1, gfp)
+            addr = unused.pop()
+        else:
+            addr = reserve.pop() if reserve else tree.allocator.alloc(gfp)
+            if not addr:
+                raise NodesWanted(1)
         if in_place:  # got beforehand, and not needed
-            tree.allocator.free_bulk([addr])
+            unused.append(addr)
             addr = 0
     # The longest NULL stretch that goes: a leaf is scanned again only when its longest one may have gone.
     lost = 0
@@ -153,7 +161,18 @@ def store_in_leaf(
             set_gap(node, made)
         elif lost >= known > made:
             set_gap(node, max_gap(node))
+    if unused:
+        tree.allocator.free_bulk(unused)
     return old, node, o0 + keep_left
+
+
+def _worst_case(tree: MapleTree, wanted: int, gfp: int) -> list[int]:
+    """``wanted`` nodes, or NodesWanted and none."""
+    nodes: list[int] = []
+    if not fill_reserve(tree.allocator, nodes, wanted, gfp):
+        tree.allocator.free_bulk(nodes)
+        raise NodesWanted(wanted)
+    return nodes
 
 
 def nodes_for(mas: MaState, entry: Entry) -> int:
@@ -179,7 +198,7 @@ def nodes_for(mas: MaState, entry: Entry) -> int:
         return 2 * tree.height + 1
     if node.parent is None:
         return 1
-    return 2 * tree.height - 1 if new_end < PREALLOC_LEAST_END else 1
+    return 2 * tree.height - 1 if new_end - 1 <= LEAF_LEAST_END else 1
 
 
 def fill_reserve(allocator: NodeAllocator, reserve: list[int], wanted: int, gfp: int) -> bool:
