@@ -13,16 +13,22 @@
  *   areas N      (not timed) have N areas of 4 pages, every other one not writable
  *   map K        K pairs of mmap and munmap of 4 untouched pages, beside the areas
  *   protect K    K pairs of mprotect: the inner pages of one of the areas (split in three), and back (merge)
+ *   remap K      K pairs of mremap: 4 untouched pages to a fixed place and back, beside the areas
+ *   maps N       read all of /proc/self/maps as often as it takes to have seen N areas
+ *   fork K       K times: fork with the areas, _exit of the child, waitpid
  *   find K       msync(MS_ASYNC) of one page of one of the areas, K times: of all calls the one that does little but
  *                find the area
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -205,6 +211,62 @@ static long do_protect(long pairs)
 	return check(bad, "mprotect", now() - start);
 }
 
+static long do_remap(long pairs)
+{
+	const long length = AREA_PAGES * PAGE;
+	char *here = map(AREA_PAGES, 0), *room = map(3 * AREA_PAGES, 0), *there = room + length;
+	long start, passed;
+	int bad = 0;
+
+	if (!here || !room)
+		return -1;
+	munmap(room, 3 * length);
+	start = now();
+	for (long i = 0; i < pairs; i++) {
+		bad |= mremap(here, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, there) != there;
+		bad |= mremap(there, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, here) != here;
+	}
+	passed = now() - start;
+	munmap(here, length);
+	return check(bad, "mremap", passed);
+}
+
+static long do_maps(long seen)
+{
+	static char text[65536];
+	long start = now();
+
+	for (; seen > 0; seen -= nr_areas) {
+		int fd = open("/proc/self/maps", O_RDONLY);
+		ssize_t n;
+
+		if (fd < 0)
+			return check(-1, "open", 0);
+		do
+			n = read(fd, text, sizeof(text));
+		while (n > 0);
+		close(fd);
+		if (n < 0)
+			return check(-1, "read", 0);
+	}
+	return now() - start;
+}
+
+static long do_fork(long times)
+{
+	long start = now();
+
+	for (long i = 0; i < times; i++) {
+		pid_t child = fork();
+
+		if (!child)
+			_exit(0);
+		if (child < 0 || waitpid(child, NULL, 0) < 0)
+			return check(-1, "fork", 0);
+	}
+	return now() - start;
+}
+
 static long do_find(long times)
 {
 	long start = now();
@@ -222,6 +284,7 @@ static const struct command {
 	{ "write", do_write },	   { "read", do_read }, { "recycle", do_recycle }, { "populate", do_populate },
 	{ "zap", do_zap },	   { "cycle", do_cycle }, { "areas", do_areas },   { "map", do_map },
 	{ "protect", do_protect }, { "find", do_find },
+	{ "remap", do_remap },	   { "maps", do_maps }, { "fork", do_fork },
 };
 
 static void answer(const char *name, long units)

@@ -6,4 +6,14 @@ both sides and yields :class:`~benchmarks.harness.Case` objects in the order in 
 from __future__ import annotations
 
 #: In the order in which they run.
-NAMES = ("page_alloc", "first_touch", "populate", "areas", "boot", "footprint", "program", "command_line")
+NAMES = (
+    "page_alloc",
+    "first_touch",
+    "populate",
+    "areas",
+    "address_space",
+    "boot",
+    "footprint",
+    "program",
+    "command_line",
+)

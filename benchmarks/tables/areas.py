@@ -12,6 +12,8 @@ from memtwin.lib.maple_tree import MM_MT_FLAGS, MapleTree
 from memtwin.machine import Machine
 from memtwin.process import Process
 
+__all__ = ["AREA", "NOTE", "TITLE", "cases", "map_areas"]
+
 TITLE = "Areas and their tree"
 NOTE = (
     "The tree alone (nodes from an object cache in simulated memory, a grace period after each pair), against the live "
@@ -92,7 +94,7 @@ def _tree_cases(bench: Bench, count: int) -> Iterator[Case]:
 
 def _call_cases(bench: Bench, count: int) -> Iterator[Case]:
     process = Machine("1G").spawn("areas")
-    start = _map_areas(process, count)
+    start = map_areas(process, count)
     random = Random(count)
     pairs = bench.size(2_000, 200)
     at = [random.randrange(count) for _ in range(pairs)]
@@ -117,6 +119,7 @@ def _call_cases(bench: Bench, count: int) -> Iterator[Case]:
         lambda: rate(pairs, map_unmap),
         _live(bench, "map", pairs * 4, count),
         "mmap + munmap",
+        least=0.5,
     )
     yield Case(
         f"2 mprotects among {label}",
@@ -124,6 +127,7 @@ def _call_cases(bench: Bench, count: int) -> Iterator[Case]:
         lambda: rate(pairs, protect),
         _live(bench, "protect", pairs * 4, count),
         "2 mprotects",
+        least={10: 0.3, 30_000: 0.15}.get(count),
     )
 
 
@@ -131,7 +135,7 @@ def _live(bench: Bench, command: str, units: int, count: int) -> Side:
     return bench.live.rate(command, units, first=f"areas {count}")
 
 
-def _map_areas(process: Process, count: int) -> int:
+def map_areas(process: Process, count: int) -> int:
     """``count`` areas side by side, every other one not writable; the address of the first."""
     flags = mman.MAP_PRIVATE | mman.MAP_ANONYMOUS | mman.MAP_NORESERVE
     start = process.mmap(0, count * AREA << 12, mman.PROT_READ | mman.PROT_WRITE, flags)

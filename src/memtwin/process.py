@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import TypeVar, TypeVarTuple
 
 from memtwin.abi import mman
 from memtwin.abi.capability import CAP_SYS_RESOURCE
@@ -48,7 +48,7 @@ from memtwin.mm.userfaultfd import UserfaultfdCtx
 
 __all__ = ["Process"]
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
 
 #: The stack of a spawned process: top and size as architecture, section 4 fixes them.
@@ -62,7 +62,7 @@ _MFD_ALLOW_SEALING = 2
 class Process:
     """One single-threaded process of a machine; made by ``Machine.spawn`` and ``fork``."""
 
-    __slots__ = ("_cpu", "kernel", "task", "touch")
+    __slots__ = ("_cpu", "_rcu", "_sched", "kernel", "task", "touch")
 
     #: ``touch(addr, write)``: access one byte; the same as a one-byte load or store. Raises FatalSignal, ProcessKilled.
     touch: Callable[[int, bool], None]
@@ -70,6 +70,8 @@ class Process:
     def __init__(self, kernel: Kernel, task: TaskStruct) -> None:
         self.kernel = kernel
         self.task = task
+        self._sched = kernel.sched
+        self._rcu = kernel.rcu
         self._cpu = DirectCpu(kernel.sched, task, self._killed)
         self.touch = self._cpu.touch
 
@@ -91,19 +93,21 @@ class Process:
         setup_arg_pages(mm, _STACK_TOP, _STACK_SIZE)
         mm.start_stack = _STACK_TOP - 16
 
-    def _call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def _call(self, function: Callable[[*Ts], R], *args: *Ts) -> R:
         """Run kernel code as this process, at once, in the calling greenlet."""
-        kernel, task = self.kernel, self.task
+        task = self.task
         if task.exit_code >= 0:
             raise ProcessKilled(f"process {task.pid} has exited")
-        previous = kernel.sched.enter(task)
+        sched = self._sched
+        previous = sched.enter(task)
         try:
-            return function(*args, **kwargs)
+            return function(*args)
         finally:
             if task.fatal_signal_pending and task.exit_code < 0:
-                kernel.exit_task(task, SIGKILL)
-            kernel.sched.leave(previous)
-            kernel.rcu.rcu_barrier()
+                self.kernel.exit_task(task, SIGKILL)
+            sched.leave(previous)
+            if self._rcu.waiting:
+                self._rcu.rcu_barrier()
             if task.fatal_signal_pending:
                 raise ProcessKilled(f"process {task.pid} was killed")
 

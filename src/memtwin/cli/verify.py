@@ -78,17 +78,24 @@ def _case_document(campaign: Campaign, key: str, cases: list[Case], small: Case)
     }
 
 
-def _coverage_text(report: Report) -> str:
+def _coverage_text(report: Report, profile: str) -> str:
+    from memtwin.verify.cells import cells
     from memtwin.verify.coverage import SITUATIONS
 
     rows: list[tuple[str, ...]] = [("operation", "result", *SITUATIONS)]
     for op, result, counts in report.coverage.rows():
         rows.append((op, result, *(str(counts.get(where, ".")) for where in SITUATIONS)))
-    return table(rows)
+    empty = report.coverage.empty(cells(profile))
+    names = [f"{op} -> {result} ({where})" for op, result, where in empty]
+    more = f", and {len(names) - 40} more" if len(names) > 40 else ""
+    text = f"not reached: {', '.join(names[:40])}{more}" if names else "every cell that can be reached was"
+    return f"{table(rows)}\n\n{text}"
 
 
 def _summary(campaign: Campaign, report: Report) -> str:
     dropped = [f"{report.unstable} unstable", f"{report.lost} lost"]
+    if report.undecided:
+        dropped.append(f"{report.undecided} left out: what this kernel does there is undecided")
     if report.unmodelled:
         dropped += [f"{count} ended at {op}, not modelled" for op, count in report.unmodelled.most_common()]
     what = "scripts" if campaign.texts else f"{campaign.profile}, seed {campaign.seed}"
@@ -233,6 +240,8 @@ def verify(
     smalls = [(key, cases, minimal(campaign, cases[0])) for key, cases in list(report.groups().items())[:show]]
     saved = [_save(save, campaign, key, small) if save else None for key, _, small in smalls]
     if json:
+        from memtwin.verify.cells import cells
+
         document = {
             "profile": profile,
             "seed": seed,
@@ -242,10 +251,12 @@ def verify(
             "lines": report.lines,
             "unstable": report.unstable,
             "lost": report.lost,
+            "undecided": report.undecided,
             "unmodelled": dict(sorted(report.unmodelled.items())),
             "differences": len(report.cases),
             "groups": {key: len(cases) for key, cases in report.groups().items()},
             "cases": [_case_document(campaign, *found) for found in smalls],
+            "not_reached": [list(cell) for cell in report.coverage.empty(cells(profile))],
             "coverage": [
                 {"operation": op, "result": result, "situations": counts}
                 for op, result, counts in report.coverage.rows()
@@ -254,7 +265,7 @@ def verify(
         print_json("verify", document)
         return _status(report)
     if coverage:
-        print(_coverage_text(report), end="\n\n")
+        print(_coverage_text(report, profile), end="\n\n")
     for (key, cases, small), path in zip(smalls, saved, strict=True):
         print(_case_text(campaign, key, cases, small, path), end="\n\n")
     others = list(report.groups().items())[show:]

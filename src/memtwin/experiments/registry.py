@@ -24,6 +24,12 @@ MODULES: dict[str, str] = {
     "test-maple-rwsem": "maple_tests",
     "radix-test-bulk-size": "maple_tests",
     "buddy-break-down-cleanup": "buddy_break_down",
+    "vma-decls-in-mm-types": "vma_structure",
+    "vma-modify": "vma_modify",
+    "vma-merge-wrappers": "vma_structure",
+    "mprotect-unaccount-unfaulted": "mprotect_unaccount",
+    "vma-merge-dup-anon-comment": "vma_merge_case6",
+    "fork-maple-gfp-kernel": "fork_maple_gfp",
 }
 """Change id -> module name below ``memtwin.experiments``."""
 

@@ -82,15 +82,16 @@ def _dup_mmap(kernel: Kernel, old: MmStruct, new: MmStruct) -> None:
     tree.clear_in_rcu()
     mas = MaState(tree, 0, 0)
     gfp = GFP_KERNEL if kernel.has("fork-maple-gfp-kernel") else GFP_NOWAIT
-    remaining = old.areas()
+    areas = old.areas()
+    copied = 0
     try:
         mas.expected_entries(old.map_count, gfp)
-        while remaining:
-            _dup_vma(kernel, mas, old, new, remaining[0])
-            remaining.pop(0)
+        for vma in areas:
+            _dup_vma(kernel, mas, old, new, vma)
+            copied += 1
     except OSError:
         # What was not copied was counted above.
-        for vma in remaining:
+        for vma in areas[copied:]:
             new.vm_stat_account(vma.flags, -vma.pages)
         raise
     finally:

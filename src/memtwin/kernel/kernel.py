@@ -196,7 +196,8 @@ class Kernel:
         ctx.mm_ids += 1
         lock = Rwsem(self.sched, "mmap_lock")
         tree = MapleTree(ctx.maple_cache, MM_MT_FLAGS, self.work, rcu=self.rcu)
-        tree.set_external_lock(lock)
+        if self.sched.lockdep is not None:
+            tree.set_external_lock(lock)
         mm = MmStruct(ctx, ctx.mm_ids, addr, pgd, tree, lock, SpinLock(self.sched, "page_table_lock"), MmTlb(self.tlb))
         mm.mmap_base = _MMAP_BASE
         mm.start_brk = mm.brk = _START_BRK

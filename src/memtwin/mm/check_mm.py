@@ -13,8 +13,9 @@ import numpy.typing as npt
 from memtwin.hw.paging import ENTRIES, PFN_MASK, PGD_SHIFT, PMD_SHIFT, PRESENT, PROT_NONE, PSE, PUD_SHIFT, SPECIAL
 from memtwin.mm.check import require
 from memtwin.mm.context import MmContext
-from memtwin.mm.mm_types import VM_ACCOUNT, VM_LOCKED, MmStruct, vm_get_page_prot
+from memtwin.mm.mm_types import VM_ACCOUNT, VM_LOCKED, MmStruct, VmArea, vm_get_page_prot
 from memtwin.mm.page import PG_ANON, PG_TABLE
+from memtwin.mm.page_table import LeafRows
 
 __all__ = ["check_address_spaces"]
 
@@ -60,6 +61,7 @@ def _check_areas(mm: MmStruct, totals: _Totals) -> None:
         require(mm.mm_mt.load(vma.start) is vma and mm.mm_mt.load(vma.end - 1) is vma, f"mm {mm.id}: tree at {vma!r}")
         end = vma.end
         scratch.vm_stat_account(vma.flags, vma.pages)
+        _check_anon_pages(mm, vma)
         if vma.flags & VM_ACCOUNT:
             totals.committed += vma.pages
         for link in vma.anon_vma_chain:
@@ -74,6 +76,39 @@ def _check_areas(mm: MmStruct, totals: _Totals) -> None:
     for name in ("total_vm", "data_vm", "exec_vm", "stack_vm"):
         kept, true = getattr(mm, name), getattr(scratch, name)
         require(kept == true, f"mm {mm.id}: {name} is {kept}, areas say {true}")
+
+
+def _check_anon_pages(mm: MmStruct, vma: VmArea) -> None:
+    """Every anonymous page of an area belongs to an anon_vma that its chain reaches, or nobody finds it again."""
+    owners = _Owners(mm)
+    mm.ctx.pt.walk_range(mm, vma.start, vma.end, owners)
+    reached = {link.anon_vma.id for link in vma.anon_vma_chain}
+    require(owners.ids <= reached, f"mm {mm.id}: {vma!r} has pages of anon_vmas {sorted(owners.ids - reached)}")
+    require((vma.anon_vma is None) == (not reached), f"mm {mm.id}: {vma!r} has a chain and no anon_vma, or none")
+
+
+class _Owners:
+    """Ids of the anon_vmas that own the anonymous pages of a range (a RangeOp that only reads)."""
+
+    def __init__(self, mm: MmStruct) -> None:
+        self._ram = mm.ctx.ram
+        self._vec = mm.ctx.pages.vec
+        self.ids: set[int] = set()
+
+    def _add(self, entries: npt.NDArray[np.uint64]) -> None:
+        mapped = entries[((entries & np.uint64(PRESENT | PROT_NONE)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)]
+        pfns = ((mapped & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+        pfns = pfns[(self._vec.flags[pfns] & np.uint32(PG_ANON)) != 0]
+        self.ids.update(np.unique(self._vec.mapping[pfns]).tolist())
+
+    def few(self, index: int, count: int, addr: int) -> None:
+        self._add(self._ram.words[index : index + count])
+
+    def rows(self, batch: LeafRows) -> None:
+        self._add(batch.gather())
+
+    def huge(self, index: int, order: int, addr: int) -> None:
+        require(False, f"a huge leaf of order {order} at {addr:#x}")
 
 
 def _tables(ctx: MmContext, mm: MmStruct) -> Iterator[tuple[int, int, int]]:

@@ -128,13 +128,13 @@ def _do_file_fault(mm: MmStruct, vma: VmArea, addr: int, index: int, write: bool
     assert vma.file is not None
     mapping = vma.file.mapping
     page_index = vma.linear_page_index(addr)
-    if page_index >= (mapping.size() + 4095) >> 12:
-        return VM_FAULT_SIGBUS
     if not write:
         _map_around(mm, vma, addr, index)
         if ctx.ram.q[index]:
             ctx.fault_stats.file_read += 1
             return 0
+    if page_index >= (mapping.size() + 4095) >> 12:
+        return VM_FAULT_SIGBUS
     if vma.flags & VM_UFFD_MISSING and page_index not in mapping.folios:
         handle_userfault(vma, addr)
         return VM_FAULT_SIGBUS

@@ -8,6 +8,7 @@ protects them. Invariants, recomputed by ``mm/check_mm.py``: areas do not overla
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Final, Protocol
 
 from memtwin.hw import paging
@@ -109,6 +110,7 @@ VM_SPECIAL: Final = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP
 STACK_GUARD_PAGES: Final = 256
 
 
+@cache
 def vm_get_page_prot(flags: int) -> int:
     """Page-table bits for an area with these VM_* flags, as a fresh mapping gets them.
 
@@ -249,8 +251,18 @@ class VmArea:
     @classmethod
     def duplicate(cls, vma: VmArea, addr: int, start: int, end: int, mm: MmStruct | None = None) -> VmArea:
         """A copy of ``vma`` for its part [start, end): all attributes, no anon_vma; ``addr``: the new object."""
-        new = cls(vma.mm if mm is None else mm, addr, start, end, vma.flags, vma.linear_page_index(start), vma.file)
+        new = cls.__new__(cls)
+        new.mm = vma.mm if mm is None else mm
+        new.addr = addr
+        new.start = start
+        new.end = end
+        new.flags = vma.flags
+        new.pgoff = ((start - vma.start) >> 12) + vma.pgoff
+        new.file = vma.file
+        new.page_prot = vma.page_prot
         new.vm_ops = vma.vm_ops
+        new.anon_vma = None
+        new.anon_vma_chain = []
         new.policy = vma.policy
         new.uffd_ctx = vma.uffd_ctx
         new.anon_name = vma.anon_name

@@ -50,7 +50,6 @@ from memtwin.mm.unmapped_area import get_unmapped_area, start_gap
 from memtwin.mm.util import can_do_mlock, charged, may_expand_vm, mlock_limit_allows, security_vm_enough_memory
 from memtwin.mm.vma import (
     areas_in,
-    erase_range,
     find_vma,
     insert_vma,
     no_memory,
@@ -66,6 +65,10 @@ __all__ = ["do_brk", "do_mmap", "do_munmap", "exit_mmap", "expand_stack", "setup
 
 _ANON_PROT: Final = VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC
 _RW_ACCOUNTED: Final = VM_READ | VM_WRITE | _ANON_PROT | VM_ACCOUNT
+_AT_ADDRESS: Final = mman.MAP_FIXED | mman.MAP_FIXED_NOREPLACE
+#: Flags of the call that become flags of the area.
+_MARKS_AREA: Final = mman.MAP_GROWSDOWN | mman.MAP_LOCKED | mman.MAP_STACK
+_POPULATES: Final = mman.MAP_POPULATE | mman.MAP_NONBLOCK
 #: Locked memory never includes areas with these flags.
 _NEVER_LOCKED: Final = VM_SPECIAL | VM_HUGETLB
 
@@ -108,7 +111,7 @@ def do_mmap(
         addr, locked = _do_mmap(mm, addr, length, prot, flags, file, pgoff)
     finally:
         mm.mmap_lock.up_write()
-    if locked or flags & (mman.MAP_POPULATE | mman.MAP_NONBLOCK) == mman.MAP_POPULATE:
+    if locked or flags & _POPULATES == mman.MAP_POPULATE:
         populate_vma_range(mm, addr, addr + length, ignore_errors=True)
     return addr
 
@@ -135,21 +138,23 @@ def _do_mmap(
     if mm.map_count > ctx.sysctl.max_map_count:
         raise _error(errno.ENOMEM, "mmap: too many areas (vm.max_map_count)")
     addr = get_unmapped_area(mm, addr, length, pgoff, flags, file, prot)
-    if flags & mman.MAP_FIXED and addr < ctx.sysctl.mmap_min_addr and not _capable(mm, CAP_SYS_RAWIO):
-        raise _error(errno.EPERM, "mmap: below vm.mmap_min_addr")
-    if flags & mman.MAP_FIXED_NOREPLACE and areas_in(mm, addr, addr + length):
-        raise _error(errno.EEXIST, "mmap: the range is in use")
+    if flags & _AT_ADDRESS:
+        if flags & mman.MAP_FIXED and addr < ctx.sysctl.mmap_min_addr and not _capable(mm, CAP_SYS_RAWIO):
+            raise _error(errno.EPERM, "mmap: below vm.mmap_min_addr")
+        if flags & mman.MAP_FIXED_NOREPLACE and areas_in(mm, addr, addr + length):
+            raise _error(errno.EEXIST, "mmap: the range is in use")
     vm_flags = (prot & 7) | _ANON_PROT | mm.def_flags
     if prot == mman.PROT_EXEC and ctx.pku:
         vm_flags |= VM_PKEY_EXECUTE_ONLY
-    if flags & mman.MAP_GROWSDOWN:
-        vm_flags |= VM_GROWSDOWN
-    if flags & mman.MAP_LOCKED:
-        vm_flags |= VM_LOCKED
-    if flags & mman.MAP_STACK and ctx.map_stack_nohugepage:
-        vm_flags |= VM_NOHUGEPAGE
-    if flags & mman.MAP_LOCKED and not can_do_mlock(mm):
-        raise _error(errno.EPERM, "mmap: MAP_LOCKED with RLIMIT_MEMLOCK 0")
+    if flags & _MARKS_AREA:
+        if flags & mman.MAP_GROWSDOWN:
+            vm_flags |= VM_GROWSDOWN
+        if flags & mman.MAP_STACK and ctx.map_stack_nohugepage:
+            vm_flags |= VM_NOHUGEPAGE
+        if flags & mman.MAP_LOCKED:
+            vm_flags |= VM_LOCKED
+            if not can_do_mlock(mm):
+                raise _error(errno.EPERM, "mmap: MAP_LOCKED with RLIMIT_MEMLOCK 0")
     if vm_flags & VM_LOCKED and not mlock_limit_allows(mm, length >> 12):
         raise _error(errno.EAGAIN, "mmap: over RLIMIT_MEMLOCK")
     if file is not None and file.vm_ops is None and flags & mman.MAP_TYPE != mman.MAP_PRIVATE and file.writable:
@@ -158,7 +163,10 @@ def _do_mmap(
         file = None
         flags = flags & ~mman.MAP_TYPE | mman.MAP_SHARED
     if file is None:
-        vm_flags, file, pgoff = _anonymous(mm, addr, length, flags, vm_flags, pgoff)
+        if flags & mman.MAP_TYPE == mman.MAP_PRIVATE:
+            pgoff = addr >> 12
+        else:
+            vm_flags, file, pgoff = _anonymous(mm, length, flags, vm_flags, pgoff)
     else:
         vm_flags = _file_flags(prot, flags, vm_flags, file, length, pgoff)
     if flags & mman.MAP_NORESERVE and ctx.sysctl.overcommit_memory != 2:
@@ -173,19 +181,14 @@ def _capable(mm: MmStruct, capability: int) -> bool:
     return mm.owner is None or mm.owner.capable(capability)
 
 
-def _anonymous(
-    mm: MmStruct, addr: int, length: int, flags: int, vm_flags: int, pgoff: int
-) -> tuple[int, MappedFile | None, int]:
-    """Flags, object and page offset of an anonymous mapping."""
-    kind = flags & mman.MAP_TYPE
-    if kind == mman.MAP_SHARED:
-        if vm_flags & VM_GROWSDOWN:
-            raise _error(errno.EINVAL, "mmap: shared memory does not grow down")
-        mm.ctx.mapping_ids += 1
-        return vm_flags | VM_SHARED | VM_MAYSHARE, _SharedAnonymous(length >> 12, mm.ctx.mapping_ids), pgoff
-    if kind == mman.MAP_PRIVATE:
-        return vm_flags, None, addr >> 12
-    raise _error(errno.EINVAL, "mmap: neither MAP_SHARED nor MAP_PRIVATE")
+def _anonymous(mm: MmStruct, length: int, flags: int, vm_flags: int, pgoff: int) -> tuple[int, MappedFile | None, int]:
+    """Flags, object and page offset of an anonymous mapping that is not private."""
+    if flags & mman.MAP_TYPE != mman.MAP_SHARED:
+        raise _error(errno.EINVAL, "mmap: neither MAP_SHARED nor MAP_PRIVATE")
+    if vm_flags & VM_GROWSDOWN:
+        raise _error(errno.EINVAL, "mmap: shared memory does not grow down")
+    mm.ctx.mapping_ids += 1
+    return vm_flags | VM_SHARED | VM_MAYSHARE, _SharedAnonymous(length >> 12, mm.ctx.mapping_ids), pgoff
 
 
 def _file_flags(prot: int, flags: int, vm_flags: int, file: MappedFile, length: int, pgoff: int) -> int:
@@ -222,37 +225,53 @@ def count_vma_pages_range(mm: MmStruct, start: int, end: int) -> int:
     return sum(min(vma.end, end) - max(vma.start, start) for vma in areas_in(mm, start, end)) >> 12
 
 
+#: The areas that touch a free range from below and from above.
+_Neighbours = tuple[VmArea | None, VmArea | None]
+
+
+def _clear(mm: MmStruct, start: int, end: int) -> _Neighbours:
+    """Remove everything in [start, end); its neighbours then. Raises OSError ENOMEM, EPERM."""
+    unmap_range(mm, start, end)
+    beside: _Neighbours | None = mm.mm_mt.beside(start, end - 1)
+    assert beside is not None
+    return beside
+
+
 def _mmap_region(mm: MmStruct, addr: int, length: int, vm_flags: int, pgoff: int, file: MappedFile | None) -> VmArea:
     """Put the mapping in place: limits, what it replaces, accounting, merge or new area (spec R3)."""
     ctx = mm.ctx
     end = addr + length
     pages = length >> 12
-    replaced = count_vma_pages_range(mm, addr, end)
+    beside: _Neighbours | None = mm.mm_mt.beside(addr, end - 1)
+    replaced = count_vma_pages_range(mm, addr, end) if beside is None else 0
     if not may_expand_vm(mm, vm_flags, pages - replaced):
         if ctx.mmap_fixed_fail_splits:
             _gather(mm, addr, end)
         raise _error(errno.ENOMEM, "mmap: over RLIMIT_AS or RLIMIT_DATA")
-    if not ctx.mmap_fixed_fail_keeps:
-        unmap_range(mm, addr, end)
+    if beside is None and not ctx.mmap_fixed_fail_keeps:
+        beside = _clear(mm, addr, end)
     if _accountable(vm_flags):
-        if ctx.mmap_fixed_fail_keeps:
+        if beside is None:
             _gather(mm, addr, end)
         security_vm_enough_memory(mm, pages)
         vm_flags |= VM_ACCOUNT
     try:
         if file is not None:
             vm_flags = _seal_flags(vm_flags, file)
-        if ctx.mmap_fixed_fail_keeps:
-            unmap_range(mm, addr, end)
-        return _place(mm, addr, end, vm_flags, pgoff, file)
+        if beside is None:
+            beside = _clear(mm, addr, end)
+        return _place(mm, beside, addr, end, vm_flags, pgoff, file)
     except OSError:
         if vm_flags & VM_ACCOUNT:
             ctx.committed -= pages
         raise
 
 
-def _place(mm: MmStruct, addr: int, end: int, vm_flags: int, pgoff: int, file: MappedFile | None) -> VmArea:
-    vma = vma_merge_new_range(mm, addr, end, vm_flags, file, pgoff)
+def _place(
+    mm: MmStruct, beside: _Neighbours, addr: int, end: int, vm_flags: int, pgoff: int, file: MappedFile | None
+) -> VmArea:
+    prev, nxt = beside
+    vma = vma_merge_new_range(mm, prev, nxt, addr, end, vm_flags, file, pgoff)
     if vma is None:
         vma = vm_area_alloc(mm, addr, end, vm_flags, pgoff, file)
         insert_vma(mm, vma)
@@ -292,7 +311,7 @@ def do_munmap(mm: MmStruct, addr: int, length: int) -> None:
 
 def _gather(mm: MmStruct, start: int, end: int) -> list[VmArea]:
     """The areas that make up [start, end), cut at its ends. Raises OSError ENOMEM, EPERM; splits already made stay."""
-    gone = areas_in(mm, start, end)
+    gone: list[VmArea] = mm.mm_mt.in_range(start, end - 1)
     if not gone:
         return gone
     if mm.ctx.mseal and any(vma.flags & VM_SEALED for vma in gone):
@@ -311,18 +330,18 @@ def unmap_range(mm: MmStruct, start: int, end: int) -> None:
     """Remove everything in [start, end). Raises OSError ENOMEM; splits already made stay, as in Linux."""
     gone = _gather(mm, start, end)
     if gone:
-        erase_range(mm, gone[0].start, gone[-1].end)
+        mm.mm_mt.store_prealloc(gone[0].start, gone[-1].end - 1, None)
         _unmap_region(mm, gone)
 
 
 def _unmap_region(mm: MmStruct, gone: list[VmArea], *, uncharge: bool = True) -> None:
     """Zap and free ``gone``, areas already out of the tree, and the tables that cover nothing any more."""
-    if mm.rss > mm.hiwater_rss:
-        mm.hiwater_rss = mm.rss
     if mm.total_vm > mm.hiwater_vm:
         mm.hiwater_vm = mm.total_vm
-    low, high = gone[0].start, gone[-1].end
     if mm.pgtables_bytes:
+        if mm.rss > mm.hiwater_rss:
+            mm.hiwater_rss = mm.rss
+        low, high = gone[0].start, gone[-1].end
         for vma in gone:
             zap_page_range(mm, vma.start, vma.end)
         previous = MaState(mm.mm_mt, low, low).prev(0)
@@ -331,7 +350,7 @@ def _unmap_region(mm: MmStruct, gone: list[VmArea], *, uncharge: bool = True) ->
         mm.ctx.pt.free_pgtables(mm, floor, following.start if following is not None else mm.task_size + 4096)
     for vma in gone:
         if vma.flags & VM_ACCOUNT and uncharge:
-            mm.ctx.committed -= vma.pages
+            mm.ctx.committed -= (vma.end - vma.start) >> 12
         if vma.flags & VM_LOCKED:
             mm.locked_vm -= vma.pages
         remove_vma(mm, vma)

@@ -32,13 +32,14 @@ from memtwin.mm.mm_types import (
 from memtwin.mm.page import PG_ANON
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.util import may_expand_vm, security_vm_enough_memory
-from memtwin.mm.vma import areas_in
+from memtwin.mm.vma import find_vma
 
 __all__ = ["change_protection", "do_mprotect"]
 
 #: Bits that the area's protection decides; the rest of an entry (frame, dirty, software bits) stays.
 _PROT_BITS = PRESENT | PROT_NONE | RW | NX | PKEY_MASK
 _NEVER_ACCOUNTED = VM_ACCOUNT | VM_WRITE | VM_HUGETLB | VM_SHARED | VM_NORESERVE
+_PROTECTIONS = PROT_READ | PROT_WRITE | PROT_EXEC | PROT_SEM
 _GROWS = PROT_GROWSDOWN | PROT_GROWSUP
 
 
@@ -55,7 +56,7 @@ def do_mprotect(mm: MmStruct, start: int, length: int, prot: int) -> None:
     end = start + ((length + 4095) & PAGE_MASK)
     if end >= 1 << 64 or end <= start:
         raise OSError(errno.ENOMEM, "mprotect: the range wraps")
-    if prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC | PROT_SEM):
+    if prot & ~_PROTECTIONS:
         raise OSError(errno.EINVAL, "mprotect: unknown protection")
     populate: list[tuple[int, int]] = []
     mm.mmap_lock.down_write()
@@ -71,35 +72,33 @@ def _protect_range(mm: MmStruct, start: int, end: int, prot: int, grows: int, po
     access = prot & VM_ACCESS_FLAGS
     # With protection keys, exactly PROT_EXEC makes memory execute-only, and anything else undoes it.
     key = VM_PKEY_EXECUTE_ONLY if mm.ctx.pku and prot == PROT_EXEC else 0
-    areas = areas_in(mm, start, end)
-    if not areas:
+    vma = find_vma(mm, start)
+    if vma is None or vma.start >= end:
         raise OSError(errno.ENOMEM, "mprotect: nothing is mapped there")
-    first = areas[0]
     if grows & PROT_GROWSDOWN:
-        if first.start >= end:
-            raise OSError(errno.ENOMEM, "mprotect: nothing is mapped there")
-        start = first.start
-        if not first.flags & VM_GROWSDOWN:
+        start = vma.start
+        if not vma.flags & VM_GROWSDOWN:
             raise OSError(errno.EINVAL, "mprotect: PROT_GROWSDOWN on an area that does not grow down")
     else:
-        if first.start > start:
+        if vma.start > start:
             raise OSError(errno.ENOMEM, f"mprotect: nothing is mapped at {start:#x}")
         if grows & PROT_GROWSUP:
             raise OSError(errno.EINVAL, "mprotect: nothing grows up on x86")
-    prev: VmArea | None = first if start > first.start else (mm.mm_mt.load(start - 1) if start else None)
-    position = start
-    while position < end:
-        vma: VmArea | None = mm.mm_mt.load(position)
-        if vma is None:
-            raise OSError(errno.ENOMEM, f"mprotect: nothing is mapped at {position:#x}")
+    prev: VmArea | None = vma if start > vma.start else (mm.mm_mt.load(start - 1) if start else None)
+    while True:
         stop = min(vma.end, end)
         if access & ~(vma.flags >> 4):
             raise OSError(errno.EACCES, "mprotect: more than the mapping may ever permit")
         if mm.ctx.mseal and vma.flags & VM_SEALED:
             raise OSError(errno.EPERM, "mprotect: the area is sealed")
         flags = vma.flags & ~(VM_ACCESS_FLAGS | VM_PKEY_EXECUTE_ONLY) | access | key
-        prev = _fixup(mm, prev, vma, position, stop, flags, populate)
-        position = stop
+        prev = _fixup(mm, prev, vma, start, stop, flags, populate)
+        if stop == end:
+            return
+        start = stop
+        vma = mm.mm_mt.load(start)
+        if vma is None:
+            raise OSError(errno.ENOMEM, f"mprotect: nothing is mapped at {start:#x}")
 
 
 def _fixup(

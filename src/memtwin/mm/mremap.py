@@ -253,11 +253,11 @@ class _Mremap:
         for vma, start, end in pieces:
             if vma.uffd_ctx is not None or (vma.file is not None and vma.vm_ops is None):
                 raise _error(errno.EFAULT, "the area can not move together with others")
-            if self.flags & _DONTUNMAP and not may_expand_vm(mm, vma.flags, (end - start) >> 12):
-                raise no_memory("mremap: over RLIMIT_AS or RLIMIT_DATA")
             self.addr, self.new_len = start, end - start
             there = target + (start - origin)
             unmap_range(mm, there, there + self.new_len)
+            if self.flags & _DONTUNMAP and not may_expand_vm(mm, vma.flags, (end - start) >> 12):
+                raise no_memory("mremap: over RLIMIT_AS or RLIMIT_DATA")
             piece: VmArea | None = mm.mm_mt.load(start)
             assert piece is not None
             self._move(piece, self.new_len, there)
@@ -331,6 +331,7 @@ class _Mremap:
             vma.policy,
             vma.uffd_ctx,
             vma.anon_name,
+            vma,
         )
         if merged is not None:
             mm.vm_stat_account(merged.flags, self.new_len >> 12)

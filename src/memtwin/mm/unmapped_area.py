@@ -14,7 +14,6 @@ from memtwin.abi import mman
 from memtwin.abi.resource import RLIM_INFINITY
 from memtwin.hw.paging import PMD_SIZE
 from memtwin.hw.ram import PAGE_MASK
-from memtwin.lib.maple_tree import MaState
 from memtwin.mm.mm_types import VM_GROWSDOWN, MappedFile, MmStruct, VmArea
 from memtwin.mm.vma import find_vma, no_memory
 
@@ -55,17 +54,13 @@ def get_unmapped_area(
         if addr & ~PAGE_MASK:
             raise OSError(errno.EINVAL, "mmap: unaligned fixed address")
         return addr
-    addr = _round_hint(mm, addr)
-    if _thp_aligned(mm, addr, length, flags, file):
+    if addr:
+        addr = max(addr & PAGE_MASK, mm.ctx.sysctl.lowest_address) if addr & PAGE_MASK else 0
+    if length >= PMD_SIZE and _thp_aligned(mm, addr, length, flags, file):
         found = _search_aligned(mm, addr, length, flags)
         if found:
             return found
     return _arch_get_unmapped_area(mm, addr, length, flags)
-
-
-def _round_hint(mm: MmStruct, addr: int) -> int:
-    addr &= PAGE_MASK
-    return max(addr, mm.ctx.sysctl.lowest_address) if addr else 0
 
 
 def _hint_free(mm: MmStruct, addr: int, length: int) -> bool:
@@ -118,17 +113,15 @@ def _search_aligned(mm: MmStruct, addr: int, length: int, flags: int) -> int:
 
 def _search(mm: MmStruct, low: int, high: int, length: int, *, top_down: bool) -> int:
     """A free range in [low, high) that leaves guard gaps alone. Raises OSError ENOMEM."""
+    tree = mm.mm_mt
+    following: VmArea | None
     while high - low >= length:
-        mas = MaState(mm.mm_mt, 0, 0)
-        try:
-            if top_down:
-                mas.empty_area_rev(low, high - 1, length)
-            else:
-                mas.empty_area(low, high - 1, length)
-        except OSError:
+        gap = tree.highest_gap(low, high - 1, length) if top_down else tree.lowest_gap(low, high - 1, length)
+        if gap is None:
             break
-        addr = mas.last + 1 - length if top_down else mas.index
-        following = find_vma(mm, addr)
+        addr, following = gap
+        if top_down:
+            addr += 1 - length
         if following is None or addr + length <= start_gap(mm, following):
             return addr
         if top_down:

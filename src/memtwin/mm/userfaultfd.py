@@ -23,7 +23,7 @@ from memtwin.mm.mm_types import (
     MmStruct,
     VmArea,
 )
-from memtwin.mm.vma import areas_in
+from memtwin.mm.vma import areas_in, each_area
 
 __all__ = ["UserfaultfdCtx", "handle_userfault"]
 
@@ -95,7 +95,7 @@ class UserfaultfdCtx:
                 raise OSError(errno.EINVAL, "UFFDIO_REGISTER: nothing is mapped there")
             for vma in areas:
                 self._check_area(vma, wanted)
-            self._change(areas, start, end, wanted)
+            self._change(start, end, wanted)
         finally:
             mm.mmap_lock.up_write()
         return self._range_ioctls(mode)
@@ -121,10 +121,10 @@ class UserfaultfdCtx:
             mask |= 1 << uf.UFFDIO_NR_CONTINUE
         return mask
 
-    def _change(self, areas: list[VmArea], start: int, end: int, wanted: int) -> None:
+    def _change(self, start: int, end: int, wanted: int) -> None:
         mm = self.mm
         prev: VmArea | None = None
-        for vma in areas:
+        for vma in each_area(mm, start, end):
             low, high = max(vma.start, start), min(vma.end, end)
             if prev is None or prev.end < low:
                 prev = vma if low > vma.start else (mm.mm_mt.load(low - 1) if low else None)
@@ -153,7 +153,7 @@ class UserfaultfdCtx:
                 if mm.ctx.uffd_unregister_own and vma.uffd_ctx not in (None, self):
                     raise OSError(errno.EINVAL, f"UFFDIO_UNREGISTER: {vma!r} belongs to another userfaultfd")
             prev: VmArea | None = None
-            for vma in areas:
+            for vma in each_area(mm, start, end):
                 low, high = max(vma.start, start), min(vma.end, end)
                 if prev is None or prev.end < low:
                     prev = vma if low > vma.start else (mm.mm_mt.load(low - 1) if low else None)

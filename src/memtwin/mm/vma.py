@@ -12,6 +12,7 @@ In the drawings P is the previous area, C the one that begins where the changed 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from enum import auto
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NoMerge",
     "areas_in",
+    "each_area",
     "explain_merge",
     "find_vma",
     "find_vma_prev",
@@ -89,32 +91,31 @@ def find_vma_prev(mm: MmStruct, addr: int) -> VmArea | None:
 
 def areas_in(mm: MmStruct, start: int, end: int) -> list[VmArea]:
     """The areas that overlap [start, end), ascending."""
-    mas = MaState(mm.mm_mt, start, start)
-    found: list[VmArea] = []
-    vma = mas.find(end - 1)
-    while vma is not None:
-        found.append(vma)
-        vma = mas.find(end - 1)
-    return found
+    return mm.mm_mt.in_range(start, end - 1) if start < end else []
 
 
-def _store(mm: MmStruct, start: int, end: int, vma: VmArea | None) -> None:
-    """Store ``vma`` (None erases) over [start, end). Raises OSError ENOMEM, the tree untouched."""
-    mas = MaState(mm.mm_mt, start, end - 1)
-    mas.preallocate(vma, GFP_KERNEL)
-    mas.store_prealloc(vma)
+def each_area(mm: MmStruct, start: int, end: int) -> Iterator[VmArea]:
+    """The areas that overlap [start, end), ascending, for a caller that changes them on the way: each is looked up when
+    the caller is done with the one before, whose merging may have freed or moved what was there.
+    """
+    while start < end:
+        vma = find_vma(mm, start)
+        if vma is None or vma.start >= end:
+            return
+        start = vma.end
+        yield vma
 
 
 def insert_vma(mm: MmStruct, vma: VmArea) -> None:
     """Put a fresh area into the tree and count it. Raises OSError ENOMEM, after which ``vma`` is freed."""
     try:
-        _store(mm, vma.start, vma.end, vma)
+        mm.mm_mt.store_prealloc(vma.start, vma.end - 1, vma)
     except OSError:
         unlink_anon_vmas(mm.ctx, vma)
         mm.ctx.vma_cache.free(vma.addr)
         raise
     mm.map_count += 1
-    mm.vm_stat_account(vma.flags, vma.pages)
+    mm.vm_stat_account(vma.flags, (vma.end - vma.start) >> 12)
     if vma.file is not None:
         vma.file.mapping.mapped(mm.ctx)
 
@@ -123,29 +124,23 @@ def remove_vma(mm: MmStruct, vma: VmArea) -> None:
     """Free an area that is no longer in the tree and maps nothing any more."""
     if vma.vm_ops is not None:
         vma.vm_ops.close(vma)
-    mm.vm_stat_account(vma.flags, -vma.pages)
+    mm.vm_stat_account(vma.flags, (vma.start - vma.end) >> 12)
     _vm_area_free(mm, vma)
 
 
 def _vm_area_free(mm: MmStruct, vma: VmArea) -> None:
     mm.map_count -= 1
-    unlink_anon_vmas(mm.ctx, vma)
+    if vma.anon_vma_chain:
+        unlink_anon_vmas(mm.ctx, vma)
     if vma.file is not None:
         vma.file.mapping.unmapped(mm.ctx)
         vma.file = None
     mm.ctx.vma_cache.free(vma.addr)
 
 
-def erase_range(mm: MmStruct, start: int, end: int) -> None:
-    """Take whatever is in [start, end) out of the tree; no area may cross its ends. Raises OSError ENOMEM, nothing
-    changed.
-    """
-    _store(mm, start, end, None)
-
-
 def vma_resize(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
     """Let ``vma`` grow to [start, end), the new space being free. Raises OSError ENOMEM, nothing changed."""
-    _store(mm, start, end, vma)
+    mm.mm_mt.store_prealloc(start, end - 1, vma)
     grown = ((end - start) >> 12) - vma.pages
     vma.pgoff -= (vma.start - start) >> 12
     vma.start = start
@@ -217,7 +212,7 @@ def _commit_merge(
         if not _dup_anon_vma(mm, survivor, donor):
             return False
     try:
-        _store(mm, start, end, survivor)
+        mm.mm_mt.store_prealloc(start, end - 1, survivor)
     except OSError:
         if not had_anon_vma:
             unlink_anon_vmas(mm.ctx, survivor)
@@ -240,21 +235,31 @@ def vma_merge(
     policy: MemPolicy | None,
     uffd_ctx: UserfaultfdCtx | None,
     anon_name: str | None,
+    origin: VmArea | None = None,
 ) -> VmArea | None:
     """Merge [start, end), which is to have these attributes, with its neighbours (spec R4). The survivor, or None.
 
     ``prev``: the area before ``start``, or the one that contains it if ``start`` is inside. The changed range is either
-    unmapped or lies in one area; the attributes of the survivor are its own, the caller sets new ones.
+    unmapped or lies in one area; the attributes of the survivor are its own, the caller sets new ones. ``origin``: the
+    area whose pages an unmapped range is about to take over (mremap).
     """
     if flags & VM_SPECIAL:
         return None
     ctx = mm.ctx
-    inside = prev is not None and start < prev.end
-    cur: VmArea | None = None if inside else mm.mm_mt.load(start)
+    cur: VmArea | None = None
     nxt: VmArea | None = None
-    if (cur is None and (not inside or (prev is not None and end == prev.end))) or (cur is not None and end == cur.end):
+    source: VmArea | None
+    inside = prev is not None and start < prev.end
+    if inside:
+        source = prev
+    else:
+        source = cur = mm.mm_mt.load(start)
+    if source is None or end == source.end:
         nxt = mm.mm_mt.load(end)
-    source = prev if inside else cur
+    if nxt is None and (prev is None or prev.end != start):
+        return None
+    if source is None:
+        source = origin
     merge_prev = (
         prev is not None
         and prev.end == start
@@ -281,14 +286,14 @@ def vma_merge(
         if merge_next:
             assert nxt is not None
             # Case 1  PPP...NNN -> PPPPPPPPP   case 6  PPPCCCNNN -> PPPPPPPPP
-            if not _commit_merge(mm, prev, prev.start, nxt.end, prev.pgoff, (nxt, cur)):
+            if not _commit_merge(mm, prev, prev.start, nxt.end, prev.pgoff, (nxt, source)):
                 return None
             _vm_area_free(mm, nxt)
             if cur is not None:
                 _vm_area_free(mm, cur)
             return prev
         # Case 2  PPP... -> PPPPPP   case 5  PPPCCCC -> PPPPPCC   case 7  PPPCCC -> PPPPPP
-        if not _commit_merge(mm, prev, prev.start, end, prev.pgoff, (cur,)):
+        if not _commit_merge(mm, prev, prev.start, end, prev.pgoff, (source,)):
             return None
         if cur is not None and end == cur.end:
             _vm_area_free(mm, cur)
@@ -311,9 +316,17 @@ def vma_merge(
 
 
 def vma_merge_new_range(
-    mm: MmStruct, start: int, end: int, flags: int, file: MappedFile | None, pgoff: int
+    mm: MmStruct,
+    prev: VmArea | None,
+    nxt: VmArea | None,
+    start: int,
+    end: int,
+    flags: int,
+    file: MappedFile | None,
+    pgoff: int,
 ) -> VmArea | None:
-    """Merge a new mapping of the unmapped range [start, end) with its neighbours (spec R3.5). The survivor, or None.
+    """Merge a new mapping of the unmapped range [start, end) with its neighbours (spec R3.5): ``prev`` ends where it
+    begins, ``nxt`` begins where it ends. The survivor, or None.
 
     A new mapping has no policy, no userfaultfd and no name. 6.7 looks at the next area first and lets the previous
     one join only if its anon_vma agrees with the next one's; later kernels begin with the previous one
@@ -322,8 +335,6 @@ def vma_merge_new_range(
     if flags & VM_SPECIAL:
         return None
     ctx = mm.ctx
-    prev: VmArea | None = mm.mm_mt.load(start - 1) if start else None
-    nxt: VmArea | None = mm.mm_mt.load(end)
     pages = (end - start) >> 12
     if prev is not None and not (
         _attributes_agree(prev, flags, file, None, None, None) and prev.pgoff + prev.pages == pgoff
@@ -386,6 +397,7 @@ def vma_merge_extend(mm: MmStruct, vma: VmArea, delta: int) -> VmArea | None:
         vma.policy,
         vma.uffd_ctx,
         vma.anon_name,
+        vma,
     )
 
 
@@ -418,7 +430,7 @@ def split_vma(mm: MmStruct, vma: VmArea, addr: int, *, new_below: bool, count_li
             ctx.vma_cache.free(slab)
             raise no_memory()
     try:
-        _store(mm, start, end, new)
+        mm.mm_mt.store_prealloc(start, end - 1, new)
     except OSError:
         unlink_anon_vmas(ctx, new)
         ctx.vma_cache.free(slab)

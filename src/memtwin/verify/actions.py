@@ -395,9 +395,10 @@ def zap(author: Author) -> None:
     at = author.target()
     if "0x7ff" in at.length:
         return
-    # Pages freed right after munlock still wait in a batch of their CPU: how they look then is nobody's rule.
-    free = 0 if "locked" in author.flags else 1
-    author.write(f"madvise {at} {author.pick({'dontneed': 5, 'dontneed_locked': 1, 'free': free})}")
+    advice = author.pick({"dontneed": 5, "dontneed_locked": 1, "free": 1})
+    author.write(f"madvise {at} {advice}")
+    if advice == "free":  # freed pages wait in a batch of their CPU: how they look in smaps meanwhile is nobody's rule
+        author.flags["freed"] = 1
 
 
 def below_stack_like(author: Author) -> None:
@@ -486,7 +487,6 @@ def move_there_and_back(author: Author) -> None:
 def mlock(author: Author) -> None:
     """Lock and unlock ranges."""
     at = author.target()
-    author.flags["locked"] = 1
     call = author.pick({"mlock": 8, "mlock2 onfault": 5, "mlock2 0": 2, "munlock": 8, "mlock2 2": 0.4})
     name, _, flags = call.partition(" ")
     author.write(f"{name} {at} {flags}".rstrip())
@@ -496,7 +496,6 @@ def mlockall(author: Author) -> None:
     """Lock what is there, what will come, or nothing. Not with thousands of areas."""
     if "room" in author.flags:
         return
-    author.flags["locked"] = 1
     author.write(
         author.pick(
             {
@@ -519,7 +518,6 @@ def mmap_locked(author: Author) -> None:
     """A mapping with MAP_LOCKED, at a place or anywhere."""
     pages, place = author.small(), author.place(4)
     prot = author.pick(_PROT)
-    author.flags["locked"] = 1
     author.write(f"mmap B+{place}p {pages}p {prot} {author.pick(_KIND)}|fixed|locked")
     author.layout.map(Area(place, place + pages, "anon", prot, True))
 
@@ -573,6 +571,21 @@ def near_map_limit(author: Author) -> None:
     if room >= 2 and author.chance(0.6):  # moves need more room than they take
         for _ in range(author.rng.randint(1, 4)):
             mremap(author)
+
+
+def moves_near_map_limit(author: Author) -> None:
+    """Something that can only grow elsewhere, and room for about as many areas as a move asks for."""
+    start, pages = author.rng.randrange(WINDOW - 12), author.rng.choice((1, 2, 4))
+    author.write(f"mmap {author.pages_at(start, pages)} rw private|anon|fixed")
+    author.write(f"mmap {author.pages_at(start + pages, 1)} r private|anon|fixed")
+    author.layout.map(Area(start, start + pages))
+    author.layout.map(Area(start + pages, start + pages + 1, "anon", "r"))
+    author.flags["room"] = 1
+    author.write(f"map_room {author.rng.choice((2, 3, 3, 4, 5, 5, 6, 7))}")
+    at = author.pages_at(start, pages)
+    how = author.pick({"maymove": 4, "maymove|fixed": 3, "maymove|dontunmap": 1})
+    new = pages + 1 if how == "maymove" else pages
+    author.write(f"mremap {at} {new}p {how}" + (f" B+{WINDOW + 20}p" if "fixed" in how else ""))
 
 
 def with_limits(author: Author) -> None:
@@ -631,4 +644,4 @@ def wiped(author: Author) -> None:
                 author.write(f"madvise {author.pages_at(at.end, 2)} wipeonfork")
             case _:
                 author.write(f"write {at} 9" if author.chance(0.5) else f"read {at}")
-    author.write("dump maps smaps")
+    author.write("dump maps" if "freed" in author.flags else "dump maps smaps")

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from memtwin.verify.compare import Difference, Ignored, compare, ignored, lost, normal
+from memtwin.changes.profiles import profile as kernel_profile
+from memtwin.verify.compare import Difference, Ignored, compare, depends_on, ignored, lost, normal
 from memtwin.verify.coverage import Coverage, marker
 from memtwin.verify.generate import Profile, program
 from memtwin.verify.live import Answers, Live, executor
@@ -63,7 +64,8 @@ class Case:
 
 @dataclass(slots=True)
 class Report:
-    """What came out. ``programs``, ``lines``: compared; ``unstable``, ``lost``: dropped; ``unmodelled``: operations
+    """What came out. ``programs``, ``lines``: compared; ``unstable``, ``lost``: dropped; ``undecided``: they
+    differ where nobody knows what this live kernel does, and are left out; ``unmodelled``: operations
     at which comparisons ended; ``cases``: differences, in order of their numbers.
     """
 
@@ -71,6 +73,7 @@ class Report:
     lines: int = 0
     unstable: int = 0
     lost: int = 0
+    undecided: int = 0
     unmodelled: Counter[str] = field(default_factory=Counter)
     cases: list[Case] = field(default_factory=list)
     coverage: Coverage = field(default_factory=Coverage)
@@ -81,6 +84,7 @@ class Report:
         self.lines += other.lines
         self.unstable += other.unstable
         self.lost += other.lost
+        self.undecided += other.undecided
         self.unmodelled += other.unmodelled
         self.cases += other.cases
         self.coverage.add(other.coverage)
@@ -120,6 +124,7 @@ class Worker:
         self.twin = Twin(campaign.kernel, campaign.with_, campaign.without, check=campaign.check)
         self.live = Live(path, cpu=cpu, size=self.twin.size())
         self.ignore: Ignored = ignored(self.live.release)
+        self.undecided = kernel_profile("host").undecided
 
     def write(self, number: int) -> list[str]:
         """The lines of a program, without what can not be done here."""
@@ -146,7 +151,11 @@ class Worker:
             report.unmodelled[missing] += 1
         report.programs += 1
         report.lines += len(lines) if difference is None else difference.index + 1
-        if difference is not None:
+        if difference is None:
+            return
+        if depends_on(self.undecided, lines[: difference.index + 1]):
+            report.undecided += 1
+        else:
             report.cases.append(Case(number, tuple(lines), difference))
 
     def _confirmed(self, report: Report) -> Report:
@@ -215,8 +224,8 @@ def judge(campaign: Campaign, wanted: Callable[[Case], bool]) -> Callable[[Seque
 
     def differs(candidates: Sequence[Program]) -> int | None:
         for index, (lines, answers) in enumerate(zip(candidates, worker.live.run(candidates), strict=True)):
-            if lost(answers):
-                continue
+            if lost(answers) or any("error" in answer for answer in answers):
+                continue  # a smaller program is still one in the language
             difference, missing = compare(answers, worker.twin.run(lines), worker.ignore)
             if missing is None and difference is not None and wanted(Case(-1, lines, difference)):
                 return index

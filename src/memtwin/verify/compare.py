@@ -8,13 +8,14 @@ not model yet nothing can be said.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from memtwin.changes.catalogue import parse_release
 
-__all__ = ["Difference", "Ignored", "compare", "ignored", "lost", "normal", "what_differs"]
+__all__ = ["Difference", "Ignored", "compare", "depends_on", "ignored", "lost", "normal", "what_differs"]
 
 _RSS: Final = frozenset(("VmRSS", "RssAnon", "RssFile", "RssShmem"))
 _ALWAYS: Final = frozenset(("Pss_Dirty", "LazyFree"))
@@ -22,6 +23,30 @@ _ALWAYS: Final = frozenset(("Pss_Dirty", "LazyFree"))
 _RSS_EXACT: Final = (6, 12, 95)
 
 Ignored = frozenset[str]
+
+#: What must stand in a program for a knob to show in it: one of these words or flags.
+_SHOWS_WITH: Final = {
+    "post-merge-faulted-unfaulted": ("madvise", "mprotect", "mlock", "mbind"),
+    "post-mmap-merge-prev-first": ("mmap",),
+    "post-mmap-merge-unfaulted-prev": ("mmap",),
+    "post-mmap-fixed-fail-keeps": ("fixed",),
+    "post-mmap-fixed-fail-splits": ("setrlimit",),
+    "post-mmap-thp-align": ("512p", "1024p", "4m", "2m"),
+    "post-thp-align-topdown": ("512p", "1024p", "4m", "2m"),
+    "post-dev-zero-thp-align": ("/dev/zero",),
+    "post-map-stack-nohugepage": ("stack",),
+    "post-mseal": ("mseal",),
+    "post-mremap-checks-first": ("mremap",),
+    "post-mremap-fail-clean": ("mremap",),
+    "post-mremap-multi-vma": ("mremap",),
+    "post-mremap-dontunmap-locked": ("dontunmap",),
+    "post-anon-prepare-vma-lock": ("uffd_register",),
+    "post-populate-stop-at-hole": ("populate_read", "populate_write"),
+    "post-pageout-keeps-young": ("pageout",),
+    "post-process-madvise-self": ("process_madvise",),
+    "post-madv-guard": ("guard_install", "guard_remove"),
+    "post-move-pages-enoent": ("page_status",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +63,12 @@ class Difference:
     def fields(self) -> tuple[str, ...]:
         """What differs in it: names of fields, one level down for dumps."""
         return what_differs(self.live, self.twin)
+
+
+def depends_on(undecided: Iterable[str], lines: Iterable[str]) -> bool:
+    """Can one of the undecided knobs of a live kernel show in these lines?"""
+    words = {word for line in lines for word in re.split(r"[\s|=]+", line)}
+    return any(word in words for knob in undecided for word in _SHOWS_WITH.get(knob, ()))
 
 
 def ignored(release: str) -> Ignored:

@@ -242,8 +242,9 @@ def program(profile: Profile, seed: int, number: int) -> list[str]:
         rng.choices(actions, weights)[0](author)
         if author.chance(profile.peeks):
             author.write(f"dump {profile.peek}")
+    views = profile.dump.replace("smaps ", "") if "freed" in author.flags else profile.dump
     if len(author.layouts) > 1:
-        author.lines.append(f"@* dump {profile.dump}")
+        author.lines.append(f"@* dump {views}")
     else:
-        author.write(f"dump {profile.dump}")
+        author.write(f"dump {views}")
     return author.lines

@@ -14,7 +14,16 @@ def test_only_known_ids() -> None:
     assert set(registry.MODULES) <= {change.id for change in CHANGES}
 
 
-@pytest.mark.parametrize("change_id", registry.MODULES)
+#: Why an experiment takes over a second.
+SLOW = {
+    "vma-modify": "10,000 sequences of calls on two machines",
+    "fork-maple-gfp-kernel": "six machines with thousands of areas and not a page to spare",
+}
+
+
+@pytest.mark.parametrize(
+    "change_id", [pytest.param(id_, marks=[pytest.mark.slow] * (id_ in SLOW)) for id_ in registry.MODULES]
+)
 def test_experiment_holds_and_is_deterministic(change_id: str) -> None:
     result = find(change_id).run(change_id)
     assert result.id == change_id

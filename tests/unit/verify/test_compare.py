@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Comparing: what counts as a difference, and where it is."""
 
-from memtwin.verify.compare import compare, ignored, lost, normal, what_differs
+from memtwin.verify.compare import compare, depends_on, ignored, lost, normal, what_differs
 
 OK = {"i": 1, "op": "mmap", "ret": "B+0x0"}
 REFUSED = {"i": 2, "op": "munmap", "ret": -22, "err": "EINVAL"}
@@ -62,3 +62,11 @@ def test_the_fields_that_differ():
 def test_lost_programs():
     assert lost([]) and lost([OK, {"i": 2, "timeout": True}]) and lost([{"i": 1, "died": True}])
     assert not lost([OK])
+
+
+def test_what_an_undecided_knob_can_show_in():
+    lines = ["mmap B 4p rw private|anon|fixed|stack", "dump maps"]
+    assert depends_on(("post-map-stack-nohugepage",), lines)
+    assert not depends_on(("post-map-stack-nohugepage",), lines[1:])
+    assert not depends_on(("post-mremap-multi-vma", "a-knob-of-tomorrow"), lines)
+    assert not depends_on((), lines)

@@ -3,6 +3,7 @@
 
 import pytest
 
+from memtwin.verify.cells import cells, text
 from memtwin.verify.coverage import SITUATIONS, Coverage, operation, situation
 
 P = 4096
@@ -63,3 +64,17 @@ def test_counting_and_what_is_missing():
     one.add(two)
     assert list(one.rows()) == [("brk", "ok", {"-": 3}), ("munmap", "EINVAL", {"zero": 1})]
     assert one.empty([("brk", "ok", "-"), ("munmap", "ok", "hole")]) == [("munmap", "ok", "hole")]
+
+
+def test_lists_of_reachable_cells():
+    rows = [
+        {"operation": "brk", "result": "ok", "situations": {"-": 99}},
+        {"operation": "munmap", "result": "ok", "situations": {"tail": 16, "hole": 20, "head": 3}},
+        {"operation": "munmap", "result": "EINVAL", "situations": {"zero": 1}},
+    ]
+    assert text(rows) == "brk | ok | -\nmunmap | ok | hole, tail"
+    assert cells("nothing") == []
+    found = cells("vma")
+    assert len(found) == len(set(found)) > 300
+    assert all(where in SITUATIONS for _, _, where in found)
+    assert ("munmap", "ok", "middle") in found

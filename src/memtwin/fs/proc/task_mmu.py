@@ -11,6 +11,15 @@ __all__ = ["VSYSCALL_LINE", "maps", "maps_line", "statm", "status_vm"]
 
 #: Byte offset in a line at which a name begins (R14).
 _NAME_COLUMN: Final = 73
+_SHOWN: Final = VM_READ | VM_WRITE | VM_EXEC | VM_MAYSHARE
+#: The four letters of the flags that show.
+_RIGHTS: Final = {
+    r | w | x | s: ("r" if r else "-") + ("w" if w else "-") + ("x" if x else "-") + ("s" if s else "p")
+    for r in (0, VM_READ)
+    for w in (0, VM_WRITE)
+    for x in (0, VM_EXEC)
+    for s in (0, VM_MAYSHARE)
+}
 VSYSCALL_LINE: Final = "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]\n"
 
 
@@ -21,16 +30,13 @@ def maps(mm: MmStruct) -> str:
 
 def maps_line(mm: MmStruct, vma: VmArea) -> str:
     """The line of one area, which also heads its part of smaps."""
-    flags = vma.flags
-    rights = (
-        f"{'r' if flags & VM_READ else '-'}{'w' if flags & VM_WRITE else '-'}{'x' if flags & VM_EXEC else '-'}"
-        f"{'s' if flags & VM_MAYSHARE else 'p'}"
-    )
-    offset, major, minor, ino = 0, 0, 0, 0
-    if vma.file is not None:
-        offset = vma.pgoff << 12
-        (major, minor), ino = vma.file.dev, vma.file.ino
-    line = f"{vma.start:08x}-{vma.end:08x} {rights} {offset:08x} {major:02x}:{minor:02x} {ino} "
+    rights = _RIGHTS[vma.flags & _SHOWN]
+    where = "00000000 00:00 0"
+    file = vma.file
+    if file is not None:
+        major, minor = file.dev
+        where = f"{vma.pgoff << 12:08x} {major:02x}:{minor:02x} {file.ino}"
+    line = f"{vma.start:08x}-{vma.end:08x} {rights} {where} "
     name = _name(mm, vma)
     return f"{line:<{_NAME_COLUMN}}{name}\n" if name else line + "\n"
 

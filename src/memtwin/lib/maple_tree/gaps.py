@@ -2,14 +2,15 @@
 """Gap tracking and gap search of the maple tree (Linux: lib/maple_tree.c).
 
 Invariant: in a tree with ALLOC_RANGE, ``gaps[i]`` of every inner node is the longest NULL stretch below child i. A NULL
-stretch never crosses the border of two leaves (no leaf but the last ends in NULL), so each is seen whole by one leaf.
+stretch never crosses the border of two leaves (no leaf but the last ends in NULL), so each is seen whole by one leaf,
+and so is the entry behind it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 
-from memtwin.lib.maple_tree.node import LEAF_64, MapleNode
+from memtwin.lib.maple_tree.node import INDEX_MAX, LEAF_64, Entry, MapleNode
 
 __all__ = ["find_gap", "find_gap_rev", "max_gap", "set_gap"]
 
@@ -40,8 +41,9 @@ def set_gap(node: MapleNode, gap: int) -> None:
         node = parent
 
 
-def find_gap(node: MapleNode, first: int, last: int, size: int) -> int | None:
-    """Lowest start of a NULL stretch of ``size`` indexes inside [first, last], below ``node``; None if there is none.
+def find_gap(node: MapleNode, first: int, last: int, size: int) -> tuple[int, Entry] | None:
+    """Lowest start of a NULL stretch of ``size`` indexes inside [first, last], below ``node``, and the entry behind
+    the NULL range (None at the end of the tree); None if there is none.
 
     A gap kept in an inner node bounds the whole child, so a descent may fail when the window cuts the child; the search
     then goes on with the next child.
@@ -59,7 +61,7 @@ def find_gap(node: MapleNode, first: int, last: int, size: int) -> int | None:
                 low = start if start > first else first
                 high = pivots[i] if pivots[i] < last else last
                 if high - low + 1 >= size:
-                    return low
+                    return low, slots[i + 1] if pivots[i] != INDEX_MAX else None
         elif node.gaps[i] >= size:
             found = find_gap(slots[i], first, last, size)
             if found is not None:
@@ -68,25 +70,31 @@ def find_gap(node: MapleNode, first: int, last: int, size: int) -> int | None:
     return None
 
 
-def find_gap_rev(node: MapleNode, first: int, last: int, size: int) -> int | None:
-    """Highest end of a NULL stretch of ``size`` indexes inside [first, last], below ``node``; None if there is none."""
+def find_gap_rev(node: MapleNode, first: int, last: int, size: int) -> tuple[int, Entry] | None:
+    """Highest end of a NULL stretch of ``size`` indexes inside [first, last], below ``node``, and the entry behind the
+    NULL range (None at the end of the tree); None if there is none.
+    """
     slots = node.slots
     pivots = node.pivots
-    end = pivots[-1]
-    leaf = node.kind == LEAF_64
-    for i in range(bisect_left(pivots, last) if last < end else len(slots) - 1, -1, -1):
-        end = pivots[i]
-        if end < first:
-            return None
-        if leaf:
-            if slots[i] is None:
-                start = pivots[i - 1] + 1 if i else node.min
-                low = start if start > first else first
-                high = end if end < last else last
-                if high - low + 1 >= size:
-                    return high
-        elif node.gaps[i] >= size:
-            found = find_gap_rev(slots[i], first, last, size)
-            if found is not None:
-                return found
+    begin = bisect_left(pivots, last) if last < pivots[-1] else len(slots) - 1
+    if node.kind != LEAF_64:
+        gaps = node.gaps
+        for i in range(begin, -1, -1):
+            if gaps[i] >= size:
+                if pivots[i] < first:
+                    return None
+                found = find_gap_rev(slots[i], first, last, size)
+                if found is not None:
+                    return found
+        return None
+    for i in range(begin, -1, -1):
+        if slots[i] is None:
+            start = pivots[i - 1] + 1 if i else node.min
+            end = pivots[i]
+            low = start if start > first else first
+            high = end if end < last else last
+            if high - low + 1 >= size:
+                return high, slots[i + 1] if end != INDEX_MAX else None
+            if start <= first:
+                return None
     return None

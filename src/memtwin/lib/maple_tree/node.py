@@ -94,24 +94,24 @@ class RcuQueue:
     May serve several trees; order of freeing = order of dying.
     """
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("waiting",)
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[NodeAllocator, int]] = []
+        self.waiting: list[tuple[NodeAllocator, int]] = []
 
     def call_rcu(self, allocator: NodeAllocator, addr: int) -> None:
         """Free ``addr`` after the grace period."""
-        self._waiting.append((allocator, addr))
+        self.waiting.append((allocator, addr))
 
     def rcu_barrier(self) -> int:
         """End the grace period: free everything that waits; returns how many nodes that were."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         for allocator, addr in waiting:
             allocator.free(addr)
         return len(waiting)
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
 
 class NodesWanted(OSError):

@@ -255,17 +255,19 @@ class MaState:
         OSError: EBUSY when nothing fits; EINVAL for size 0, min > max, size > max-min+1, or a tree without gaps.
         """
         self._check_window(min, max, size)
-        first = find_gap(self.tree.root, min, max, size)
-        if first is None:
+        gap = find_gap(self.tree.root, min, max, size)
+        if gap is None:
             raise OSError(errno.EBUSY, "maple tree: no gap of that size")
+        first, _ = gap
         self.set_range(first, first + size - 1)
 
     def empty_area_rev(self, min: int, max: int, size: int) -> None:
         """As ``empty_area``, the highest one: last = top of the highest stretch that fits, index = last-size+1."""
         self._check_window(min, max, size)
-        last = find_gap_rev(self.tree.root, min, max, size)
-        if last is None:
+        gap = find_gap_rev(self.tree.root, min, max, size)
+        if gap is None:
             raise OSError(errno.EBUSY, "maple tree: no gap of that size")
+        last, _ = gap
         self.set_range(last - size + 1, last)
 
     def _check_window(self, min: int, max: int, size: int) -> None:

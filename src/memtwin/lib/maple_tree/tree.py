@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.lib.maple_tree.check import check_tree
+from memtwin.lib.maple_tree.gaps import find_gap, find_gap_rev
 from memtwin.lib.maple_tree.node import (
     INDEX_MAX,
     LEAF_64,
@@ -42,6 +43,7 @@ from memtwin.lib.maple_tree.node import (
     next_node,
 )
 from memtwin.lib.maple_tree.state import MaState
+from memtwin.lib.maple_tree.write import store_in_leaf
 
 if TYPE_CHECKING:
     from memtwin.hw.work import Work
@@ -144,6 +146,65 @@ class MapleTree:
                 entry = mas.find(max)
         return entry
 
+    def in_range(self, first: int, last: int) -> list[Entry]:
+        """The entries whose ranges meet [first, last], ascending; zero entries read as NULL."""
+        node = self.root
+        if self.work is not None:
+            self.work.nodes += self.height
+        while node.kind != LEAF_64:
+            node = node.slots[bisect_left(node.pivots, first)]
+        pivots, slots = node.pivots, node.slots
+        offset = bisect_left(pivots, first)
+        found: list[Entry] = []
+        while True:
+            entry = slots[offset]
+            if entry is not None and entry is not XA_ZERO_ENTRY:
+                found.append(entry)
+            if pivots[offset] >= last:
+                return found
+            offset += 1
+            if offset == len(slots):
+                following = next_node(node)
+                assert following is not None
+                node = following
+                pivots, slots = node.pivots, node.slots
+                offset = 0
+                if self.work is not None:
+                    self.work.nodes += 1
+
+    def beside(self, first: int, last: int) -> tuple[Entry, Entry] | None:
+        """The entries at first - 1 and last + 1 (None: NULL) if all of [first, last] is NULL; else None."""
+        node = self.root
+        if self.work is not None:
+            self.work.nodes += self.height
+        while node.kind != LEAF_64:
+            node = node.slots[bisect_left(node.pivots, first)]
+        pivots, slots = node.pivots, node.slots
+        offset = bisect_left(pivots, first)
+        end = pivots[offset]
+        if slots[offset] is not None or end < last:
+            return None
+        if offset:
+            before = slots[offset - 1] if pivots[offset - 1] == first - 1 else None
+        else:
+            before = self.load(first - 1) if first and first == node.min else None
+        # A NULL range ends in another range of its leaf, or at INDEX_MAX.
+        return before, slots[offset + 1] if end == last != INDEX_MAX else None
+
+    def lowest_gap(self, first: int, last: int, size: int) -> tuple[int, Entry] | None:
+        """First index of the lowest NULL stretch of ``size`` indexes inside [first, last], and the entry behind the
+        NULL range; None where nothing fits. A tree with gaps only.
+        """
+        if self.work is not None:
+            self.work.nodes += self.height
+        return find_gap(self.root, first, last, size)
+
+    def highest_gap(self, first: int, last: int, size: int) -> tuple[int, Entry] | None:
+        """As ``lowest_gap``, but the last index of the highest one."""
+        if self.work is not None:
+            self.work.nodes += self.height
+        return find_gap_rev(self.root, first, last, size)
+
     def ranges(self) -> Iterator[tuple[int, int, Entry]]:
         """(first, last, entry) of every range in order, NULL ranges and zero entries included."""
         node: MapleNode | None = self.root
@@ -199,6 +260,20 @@ class MapleTree:
             raise OSError(errno.EINVAL, "maple tree: first > last")
         with self.locked():
             return MaState(self, first, last).store_gfp(entry, gfp)
+
+    def store_prealloc(self, first: int, last: int, entry: Entry, gfp: int = GFP_KERNEL) -> None:
+        """``preallocate`` and ``store_prealloc`` of a cursor on [first, last], which the caller's lock protects; in one
+        walk where the store stays in its leaf. Raises OSError ENOMEM, the tree untouched.
+        """
+        if self.lock is not None:
+            self.lock.assert_held()
+        if store_in_leaf(self, first, last, entry, None, gfp) is not None:
+            if self.work is not None:
+                self.work.nodes += self.height
+            return
+        mas = MaState(self, first, last)
+        mas.preallocate(entry, gfp)
+        mas.store_prealloc(entry)
 
     def store(self, index: int, entry: Entry, gfp: int = GFP_KERNEL) -> Entry:
         """``store_range`` over one index."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from memtwin.lib.maple_tree.state import MaState
     from memtwin.lib.maple_tree.tree import MapleTree
 
-__all__ = ["fill_reserve", "level_last_leaf", "nodes_for", "store"]
+__all__ = ["fill_reserve", "level_last_leaf", "nodes_for", "store", "store_in_leaf"]
 
 _STALE = -1  # a sequence number no tree has: the cursor walks again before it moves
 
@@ -47,79 +47,112 @@ def store(mas: MaState, entry: Entry) -> Entry:
     cursor's reserve is short and the allocator refuses a first try; the tree is then untouched.
     """
     tree = mas.tree
-    first = mas.index
-    last = mas.last
+    least = 0 if mas.bulk else LEAF_LEAST_END
+    stored = store_in_leaf(tree, mas.index, mas.last, entry, mas.alloc, GFP_FIRST_TRY, least)
+    if stored is not None:
+        old, mas.node, mas.offset = stored
+        offset, pivots = mas.offset, mas.node.pivots
+        mas.status = MA_ACTIVE
+        mas.index = pivots[offset - 1] + 1 if offset else mas.node.min
+        mas.last = pivots[offset]
+        mas.seq = tree.seq
+        return old
     node = tree.root
+    first, last = mas.index, mas.last
     while node.kind != LEAF_64:
         node = node.slots[bisect_left(node.pivots, first)]
     if last > node.pivots[-1] or (entry is None and last == node.pivots[-1] != INDEX_MAX):
         return _store_spanning(mas, node, entry)
-    old, o0, o1, first, last, start, stop = _locate(node, first, last, entry)
-    if not node.addr:
-        _store_root(mas, _changed(node, o0, o1, first, last, entry), first, last)
-        return old
+    old, o0, o1, first, last, _, _ = _locate(node, first, last, entry)
+    run = _changed(node, o0, o1, first, last, entry)
+    if node.addr:
+        _store_beyond_leaf(mas, node, run, first, last)
+    else:
+        _store_root(mas, run, first, last)
+    return old
 
+
+def store_in_leaf(
+    tree: MapleTree,
+    first: int,
+    last: int,
+    entry: Entry,
+    reserve: list[int] | None,
+    gfp: int,
+    least: int = LEAF_LEAST_END,
+) -> tuple[Entry, MapleNode, int] | None:
+    """The common store, in one walk: its leaf ends up with more than ``least`` slots and at most 16, so that no other
+    node changes.
+
+    Returns (old entry at ``first``, the leaf, the offset stored to); None, nothing done, for any other store. A new
+    node comes from ``reserve``, else with ``gfp``; with None for a reserve, as many as ``nodes_for`` says are got
+    beforehand, and those not needed given back. Raises NodesWanted, the tree untouched.
+    """
+    node = tree.root
+    while node.kind != LEAF_64:
+        node = node.slots[bisect_left(node.pivots, first)]
+    pivots = node.pivots
+    end = pivots[-1]
+    if last > end or not node.addr or (entry is None and last == end != INDEX_MAX):
+        return None
     slots = node.slots
-    parent = node.parent
-    track = parent is not None and tree.track_gaps
+    o0 = o1 = bisect_left(pivots, first)
+    start = pivots[o0 - 1] + 1 if o0 else node.min
+    stop = pivots[o0]
+    if last > stop:
+        o1 = bisect_left(pivots, last, o0 + 1)
+        stop = pivots[o1]
+    old = slots[o0]
+    if entry is None:
+        o0, o1, first, last, start, stop = _widened(node, o0, o1, first, last, start, stop)
     keep_left = first > start
     keep_right = last < stop
-    whole = last - first == INDEX_MAX
-    if o0 == o1 and not keep_left and not keep_right and not (whole and entry is None):  # exact fit
+    count = len(slots) - o1 + o0 + keep_left + keep_right
+    parent = node.parent
+    if o0 == o1 and not keep_left and not keep_right and (count > 1 or entry is not None):  # exact fit
         was_null = slots[o0] is None
         slots[o0] = entry
-        if track and was_null is not (entry is None):
+        if was_null is not (entry is None) and parent is not None and tree.track_gaps:
             set_gap(node, max_gap(node))
-        mas.status = MA_ACTIVE
-        mas.index = first
-        mas.last = last
-        mas.node = node
-        mas.offset = o0
-        mas.seq = tree.seq
-        return old
+        return old, node, o0
+    if count > LEAF_SLOTS or (count <= least and parent is not None) or (count == 1 and last - first == INDEX_MAX):
+        return None
 
-    count = len(slots) - o1 + o0 + keep_left + keep_right
-    if count > LEAF_SLOTS or (count <= LEAF_LEAST_END and parent is not None and not mas.bulk) or whole:
-        _store_beyond_leaf(mas, node, _changed(node, o0, o1, first, last, entry), first, last)
-        return old
-
-    pivots = node.pivots
+    addr = 0
     in_place = not tree.in_rcu or (o1 - o0 == 1 and keep_left is not keep_right)
-    if not in_place:
-        alloc = mas.alloc
-        addr = alloc.pop() if alloc else tree.allocator.alloc(GFP_FIRST_TRY)
-        if not addr:
-            raise NodesWanted(1)
+    unused: list[int] = []
+    if not in_place or reserve is None:
+        if reserve is None and parent is not None and count <= LEAF_LEAST_END + 2:
+            unused = _worst_case(tree, 2 * tree.height - 1, gfp)
+            addr = unused.pop()
+        else:
+            addr = reserve.pop() if reserve else tree.allocator.alloc(gfp)
+            if not addr:
+                raise NodesWanted(1)
+        if in_place:  # got beforehand, and not needed
+            unused.append(addr)
+            addr = 0
     # The longest NULL stretch that goes: a leaf is scanned again only when its longest one may have gone.
     lost = 0
+    track = parent is not None and tree.track_gaps
     if track:
-        if o0 == o1:
-            if old is None:
-                lost = stop - start + 1
-        else:
-            for i in range(o0, o1 + 1):
-                if slots[i] is None:
-                    lost = max(lost, pivots[i] - (pivots[i - 1] if i else node.min - 1))
-
+        for i in range(o0, o1 + 1):
+            if slots[i] is None:
+                lost = max(lost, pivots[i] - (pivots[i - 1] if i else node.min - 1))
     if keep_left:
         borders = [first - 1, last, stop] if keep_right else [first - 1, last]
         entries = [slots[o0], entry, slots[o1]] if keep_right else [slots[o0], entry]
     else:
         borders = [last, stop] if keep_right else [last]
         entries = [entry, slots[o1]] if keep_right else [entry]
+    if addr:
+        node = _replace_leaf(tree, node, addr)
+        pivots = node.pivots
+        slots = node.slots
     o1 += 1
-    if in_place:
-        pivots[o0:o1] = borders
-        slots[o0:o1] = entries
-    else:
-        node = _swap_leaf(tree, node, addr, pivots[:o0] + borders + pivots[o1:], slots[:o0] + entries + slots[o1:])
-
-    mas.status = MA_ACTIVE
-    mas.index = first
-    mas.last = last
-    mas.node = node
-    mas.offset = o0 + keep_left
-    mas.seq = tree.seq = tree.seq + 1
+    pivots[o0:o1] = borders
+    slots[o0:o1] = entries
+    tree.seq += 1
     if track and (lost or entry is None):
         assert parent is not None
         known = parent.gaps[node.parent_slot]
@@ -128,7 +161,18 @@ def store(mas: MaState, entry: Entry) -> Entry:
             set_gap(node, made)
         elif lost >= known > made:
             set_gap(node, max_gap(node))
-    return old
+    if unused:
+        tree.allocator.free_bulk(unused)
+    return old, node, o0 + keep_left
+
+
+def _worst_case(tree: MapleTree, wanted: int, gfp: int) -> list[int]:
+    """``wanted`` nodes, or NodesWanted and none."""
+    nodes: list[int] = []
+    if not fill_reserve(tree.allocator, nodes, wanted, gfp):
+        tree.allocator.free_bulk(nodes)
+        raise NodesWanted(wanted)
+    return nodes
 
 
 def nodes_for(mas: MaState, entry: Entry) -> int:
@@ -204,17 +248,27 @@ def _locate(node: MapleNode, first: int, last: int, entry: Entry) -> tuple[Entry
     stop = pivots[o1]
     old = slots[o0]
     if entry is None:
-        if old is None:
-            first = start
-        elif first == start and o0 and slots[o0 - 1] is None:
-            o0 -= 1
-            first = start = pivots[o0 - 1] + 1 if o0 else node.min
-        if slots[o1] is None:
-            last = stop
-        elif last == stop != pivots[-1] and slots[o1 + 1] is None:
-            o1 += 1
-            last = stop = pivots[o1]
+        o0, o1, first, last, start, stop = _widened(node, o0, o1, first, last, start, stop)
     return old, o0, o1, first, last, start, stop
+
+
+def _widened(
+    node: MapleNode, o0: int, o1: int, first: int, last: int, start: int, stop: int
+) -> tuple[int, int, int, int, int, int]:
+    """A NULL over [first, last], which lie in slots o0 and o1, takes NULL neighbours in: the new limits."""
+    pivots = node.pivots
+    slots = node.slots
+    if slots[o0] is None:
+        first = start
+    elif first == start and o0 and slots[o0 - 1] is None:
+        o0 -= 1
+        first = start = pivots[o0 - 1] + 1 if o0 else node.min
+    if slots[o1] is None:
+        last = stop
+    elif last == stop != pivots[-1] and slots[o1 + 1] is None:
+        o1 += 1
+        last = stop = pivots[o1]
+    return o0, o1, first, last, start, stop
 
 
 def _changed(node: MapleNode, o0: int, o1: int, first: int, last: int, entry: Entry) -> Run:
@@ -238,9 +292,9 @@ def _joined(left: MapleNode, o0: int, first: int, last: int, entry: Entry, right
     return Run(LEAF_64, left.min, pivots + right.pivots[o1 + 1 :], slots + right.slots[o1 + 1 :], [])
 
 
-def _swap_leaf(tree: MapleTree, dead: MapleNode, addr: int, pivots: list[int], slots: list[Entry]) -> MapleNode:
-    """Put a new leaf in the place of another, which readers may still be in (RCU mode)."""
-    node = MapleNode(addr, LEAF_64, dead.min, pivots, slots, [])
+def _replace_leaf(tree: MapleTree, dead: MapleNode, addr: int) -> MapleNode:
+    """Put a copy in the place of a leaf that readers may still be in (RCU mode)."""
+    node = MapleNode(addr, LEAF_64, dead.min, dead.pivots[:], dead.slots[:], [])
     parent = dead.parent
     if parent is None:
         tree.root = node

@@ -30,5 +30,5 @@ PROFILE = Profile(
         actions.limits: 0.7,
         actions.fork: 0.8,
     },
-    openings={actions.near_map_limit: 0.012, actions.with_limits: 0.05},
+    openings={actions.near_map_limit: 0.008, actions.moves_near_map_limit: 0.012, actions.with_limits: 0.05},
 )
