@@ -114,7 +114,7 @@ def test_every_allocation_of_random_programs_may_fail(chunk):
 
 
 def test_a_move_whose_source_can_not_be_split_leaves_it_beside_its_copy():
-    """mremap has no way back when the entries have moved: it succeeds, the source stays, empty, and both are charged."""
+    """mremap has no way back when the entries have moved: it succeeds, the source stays, and both count."""
     lines = ["mmap B 12p rw private|anon|fixed", "write B 12p 7", "mremap B+4p 4p 4p maymove|fixed B+40p", "dump maps"]
     seen = set()
     with Machine("64M") as machine:
