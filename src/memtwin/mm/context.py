@@ -227,15 +227,16 @@ class MmContext:
 
     def count_anon(self, pfns: npt.NDArray[np.int64], sign: int) -> None:
         """Add the frames to (``sign`` 1) or take them off (-1) the ``nr_anon_pages`` gauges of their nodes."""
-        for nid, count in enumerate(self._per_node(pfns)):
+        for nid, count in enumerate(self.per_node(pfns)):
             self.node_stats[nid].nr_anon_pages += sign * count
 
     def count_file_mapped(self, pfns: npt.NDArray[np.int64], sign: int) -> None:
         """The same for ``nr_mapped``."""
-        for nid, count in enumerate(self._per_node(pfns)):
+        for nid, count in enumerate(self.per_node(pfns)):
             self.node_stats[nid].nr_mapped += sign * count
 
-    def _per_node(self, pfns: npt.NDArray[np.int64]) -> list[int]:
+    def per_node(self, pfns: npt.NDArray[np.int64]) -> list[int]:
+        """How many of the frames each node owns."""
         if len(self.node_stats) == 1:
             return [len(pfns)]
         nids = np.searchsorted(self._node_ends, pfns, side="right")

@@ -12,12 +12,17 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from memtwin.abi import mempolicy as mp
 from memtwin.abi.capability import CAP_SYS_NICE
-from memtwin.errors import NotModelled
+from memtwin.errors import InvariantBroken, NotModelled
+from memtwin.hw.paging import PFN_MASK, PRESENT, PROT_NONE, SPECIAL
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.context import MmContext
 from memtwin.mm.mm_types import MmStruct, VmArea
+from memtwin.mm.page_table import LeafRows
 from memtwin.mm.vma import areas_in, each_area
 
 __all__ = ["MemPolicy", "describe", "do_mbind", "mpol_new"]
@@ -112,6 +117,8 @@ def do_mbind(mm: MmStruct, start: int, length: int, mode: int, nodemask: int, fl
     mm.mmap_lock.down_write()
     try:
         _check_range(mm, start, end, policy)
+        if flags & mp.MPOL_MF_STRICT and policy is not None and not flags & (mp.MPOL_MF_MOVE | mp.MPOL_MF_MOVE_ALL):
+            _check_pages(mm, start, end, nodemask)
         _bind_range(mm, start, end, policy)
     finally:
         mm.mmap_lock.up_write()
@@ -127,6 +134,42 @@ def _check_range(mm: MmStruct, start: int, end: int, policy: MemPolicy | None) -
         position = min(vma.end, end)
     if not areas or (position < end and policy is not None):
         raise OSError(errno.EFAULT, "mbind: part of the range is not mapped")
+
+
+def _check_pages(mm: MmStruct, start: int, end: int, nodemask: int) -> None:
+    """MPOL_MF_STRICT without moving: a page on a node that was not named is EIO. Raises OSError EIO."""
+    pages = _Nodes(mm)
+    mm.ctx.pt.walk_range(mm, start, end, pages)
+    if pages.seen & ~nodemask:
+        raise OSError(errno.EIO, "mbind: MPOL_MF_STRICT and a page on another node")
+
+
+class _Nodes:
+    """Bit mask of the nodes that the pages of a range are on (a :class:`~memtwin.mm.page_table.RangeOp`)."""
+
+    __slots__ = ("_ctx", "seen")
+
+    def __init__(self, mm: MmStruct) -> None:
+        self._ctx = mm.ctx
+        self.seen = 0
+
+    def _add(self, entries: npt.NDArray[np.uint64]) -> None:
+        mapped = entries[((entries & np.uint64(PRESENT | PROT_NONE)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)]
+        pfns = ((mapped & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+        for nid, count in enumerate(self._ctx.per_node(pfns)):
+            self.seen |= bool(count) << nid
+
+    def few(self, index: int, count: int, addr: int) -> None:
+        """A handful of entries of one table."""
+        self._add(self._ctx.ram.words[index : index + count])
+
+    def rows(self, batch: LeafRows) -> None:
+        """Whole tables."""
+        self._add(batch.gather())
+
+    def huge(self, index: int, order: int, addr: int) -> None:
+        """No area maps huge leaves yet."""
+        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
 
 
 def _bind_range(mm: MmStruct, start: int, end: int, policy: MemPolicy | None) -> None:

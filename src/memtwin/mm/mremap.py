@@ -299,7 +299,12 @@ class _Mremap:
         if dont_unmap:
             self._leave_empty(vma, old_len, new)
         elif old_len:
-            unmap_moved(mm, self.addr, self.addr + old_len)
+            try:
+                unmap_moved(mm, self.addr, self.addr + old_len)
+            except OSError:
+                # No memory to split the old area: it stays, empty, beside its copy; the call succeeds and both count.
+                if flags & VM_ACCOUNT:
+                    ctx.committed += old_len >> 12
         return target
 
     def _leave_empty(self, vma: VmArea, old_len: int, new: VmArea) -> None:

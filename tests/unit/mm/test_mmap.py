@@ -7,6 +7,7 @@ import random
 import pytest
 
 from memtwin import Machine
+from memtwin.abi.mempolicy import MPOL_BIND, MPOL_MF_STRICT, MPOL_PREFERRED
 from memtwin.abi.mman import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -298,3 +299,16 @@ def test_growth_of_a_read_only_area_leaks_commit_charge_as_in_linux(p):
     p.munmap(BASE + 900 * PAGE, 101 * PAGE)
     assert ctx.committed - before == ctx.commit_leaked == 100
     p.kernel.check()
+
+
+def test_mbind_strict_minds_pages_on_other_nodes(p):
+    """live 6.18: with an empty set of nodes every present page is on another one."""
+    p.mmap(BASE, 3 * PAGE, RW, ANON | MAP_FIXED)
+    p.mbind(BASE, 3 * PAGE, MPOL_PREFERRED, 0, MPOL_MF_STRICT)
+    p.touch(BASE, False)
+    p.mbind(BASE, 3 * PAGE, MPOL_BIND, 1, MPOL_MF_STRICT)
+    p.touch(BASE + PAGE, True)
+    with pytest.raises(OSError) as caught:
+        p.mbind(BASE, 3 * PAGE, MPOL_PREFERRED, 0, MPOL_MF_STRICT)
+    assert caught.value.errno == errno.EIO
+    p.mbind(BASE, 3 * PAGE, MPOL_BIND, 1, MPOL_MF_STRICT)

@@ -95,3 +95,12 @@ def test_mode_2_gives_an_untouched_range_back(strict, granted):
         p.mprotect(second, size, RW)
     else:
         assert fails(errno.ENOMEM, p.mprotect, second, size, RW)
+
+
+@pytest.mark.parametrize(("with_", "tail"), [((), ""), (("post-overcommit-log-bytes",), f" bytes: {1 << 40}")])
+def test_the_log_line_of_a_refusal(with_, tail):
+    with Machine("64M", with_=with_) as machine:
+        p = machine.spawn()
+        assert fails(errno.ENOMEM, p.mmap, BASE, 1 << 40, RW, ANON)
+        (line,) = [line for line in machine.kernel.log if "not enough memory" in line]
+        assert line.endswith(f"not enough memory for the allocation{tail}")

@@ -73,7 +73,7 @@ def test_every_knob_of_areas_has_a_script() -> None:
     from memtwin.changes import KNOBS as ALL
 
     shown = {script.name.partition("=")[0] for script in KNOBS}
-    elsewhere = {"post-merge-close-fix": "needs operations with a close: tests/unit/mm/test_vma_merge.py"}
-    later = {"post-droppable", "post-overcommit-log-bytes"}  # not modelled; tests/unit/mm/test_overcommit.py
+    elsewhere = {"post-merge-close-fix", "post-overcommit-log-bytes"}  # unit/mm/test_vma_merge.py, test_overcommit.py
+    later = {"post-droppable"}  # not modelled
     wanted = {knob.id for knob in ALL if knob.subsystem in ("vma", "mremap")}
-    assert wanted - shown - set(elsewhere) - later == set()
+    assert wanted - shown - elsewhere - later == set()
