@@ -323,12 +323,12 @@ class Process:
         return held.what
 
     def userfaultfd_context(self, fd: int) -> UserfaultfdCtx:
-        """The context behind a descriptor. Raises OSError EBADF, EINVAL."""
+        """The context behind a descriptor, for its ioctls. Raises OSError EBADF, ENOTTY."""
         held = self.task.memory_files.get(fd)
         if held is None:
             raise OSError(errno.EBADF, "no such descriptor")
         if not isinstance(held.what, UserfaultfdCtx):
-            raise OSError(errno.EINVAL, "the descriptor is no userfaultfd")
+            raise OSError(errno.ENOTTY, "the descriptor is no userfaultfd")
         return held.what
 
     def memfd_create(self, name: str, flags: int = 0) -> int:

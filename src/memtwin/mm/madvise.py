@@ -133,6 +133,8 @@ def do_process_madvise(mm: MmStruct, start: int, length: int, advice: int) -> in
         raise OSError(errno.EFAULT, "process_madvise: the range is no user memory")
     if advice not in _PROCESS_ADVICE and not mm.ctx.process_madvise_self:
         raise _invalid("process_madvise does not take this advice")
+    if not length:
+        return 0  # no range is left to look at, nor its advice
     do_madvise(mm, start, length, advice)
     return length
 

@@ -116,24 +116,28 @@ def do_mbind(mm: MmStruct, start: int, length: int, mode: int, nodemask: int, fl
         raise NotModelled("mbind: moving pages between nodes comes with migration")
     mm.mmap_lock.down_write()
     try:
-        _check_range(mm, start, end, policy)
-        if flags & mp.MPOL_MF_STRICT and policy is not None and not flags & (mp.MPOL_MF_MOVE | mp.MPOL_MF_MOVE_ALL):
-            _check_pages(mm, start, end, nodemask)
+        moving = flags & (mp.MPOL_MF_MOVE | mp.MPOL_MF_MOVE_ALL)
+        _check_range(mm, start, end, policy, nodemask if flags & mp.MPOL_MF_STRICT and not moving else None)
         _bind_range(mm, start, end, policy)
     finally:
         mm.mmap_lock.up_write()
 
 
-def _check_range(mm: MmStruct, start: int, end: int, policy: MemPolicy | None) -> None:
-    """A hole is EFAULT; the default policy minds only a range without any area."""
-    position = start
+def _check_range(mm: MmStruct, start: int, end: int, policy: MemPolicy | None, strict: int | None) -> None:
+    """A hole is EFAULT; the default policy minds only a range without any area. With ``strict``, a mask of nodes, the
+    pages of each area are looked at once it is known that no hole follows it.
+    """
+    hole = OSError(errno.EFAULT, "mbind: part of the range is not mapped")
     areas = areas_in(mm, start, end)
-    for vma in areas:
-        if vma.start > position and policy is not None:
-            break
-        position = min(vma.end, end)
-    if not areas or (position < end and policy is not None):
-        raise OSError(errno.EFAULT, "mbind: part of the range is not mapped")
+    if not areas or (policy is not None and areas[0].start > start):
+        raise hole
+    if policy is None:
+        return
+    for vma, behind in zip(areas, [area.start for area in areas[1:]] + [end], strict=True):
+        if min(vma.end, end) < behind:
+            raise hole
+        if strict is not None:
+            _check_pages(mm, max(vma.start, start), min(vma.end, end), strict)
 
 
 def _check_pages(mm: MmStruct, start: int, end: int, nodemask: int) -> None:

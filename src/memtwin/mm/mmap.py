@@ -46,6 +46,7 @@ from memtwin.mm.mm_types import (
     VmArea,
     VmOperations,
 )
+from memtwin.mm.rmap import anon_vma_prepare
 from memtwin.mm.unmapped_area import get_unmapped_area, start_gap
 from memtwin.mm.util import can_do_mlock, charged, may_expand_vm, mlock_limit_allows, security_vm_enough_memory
 from memtwin.mm.vma import (
@@ -468,6 +469,8 @@ def expand_stack(mm: MmStruct, vma: VmArea, addr: int) -> bool:
         and previous.flags & (VM_READ | VM_WRITE | VM_EXEC)
         and start - previous.end < sysctl.stack_guard_gap << 12
     ):
+        return False
+    if not anon_vma_prepare(mm, vma):  # before the limits: a refused growth leaves it behind
         return False
     pages = (vma.start - start) >> 12
     if not may_expand_vm(mm, vma.flags, pages):

@@ -281,6 +281,8 @@ class _Mremap:
         except OSError:
             ctx.committed -= to_account
             raise
+        if new.start <= self.addr < new.end:
+            vma = new  # the copy merged with its source
         if old_len and mm.pgtables_bytes:
             try:
                 move_page_tables(mm, self.addr, target, old_len)

@@ -118,7 +118,7 @@ class Author:
         rng = self.rng
         area = self.area()
         if area is None or self.chance(0.2):
-            return rng.randrange(0, WINDOW - pages)
+            return rng.randrange(max(WINDOW - pages, 1))
         start = rng.choice(
             (area.end, area.end, area.start - pages, area.start - pages, area.end - 1, area.start, area.start + 1)
         )
