@@ -240,8 +240,10 @@ def _do_wp_page(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int) ->
     pages = ctx.pages
     pfn = (entry & PFN_MASK) >> 12
     shared = vma.flags & VM_SHARED
-    if not shared and (entry & SPECIAL or not pages.flags[pfn] & PG_ANON or pages.refcount[pfn] != 1):
-        return _copy_anon(mm, vma, addr, index, pfn, entry)
+    if not shared:
+        if entry & SPECIAL or not pages.flags[pfn] & PG_ANON or pages.refcount[pfn] != 1:
+            return _copy_anon(mm, vma, addr, index, pfn, entry)
+        pages.flags[pfn] |= PG_ANON_EXCLUSIVE
     mm.page_table_lock.lock()
     ctx.ram.q[index] |= RW | DIRTY | ACCESSED
     mm.page_table_lock.unlock()

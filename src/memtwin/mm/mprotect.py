@@ -12,7 +12,7 @@ import numpy as np
 
 from memtwin.abi.mman import PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE
 from memtwin.errors import InvariantBroken
-from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PKEY_MASK, PRESENT, PROT_NONE, RW, SPECIAL
+from memtwin.hw.paging import NX, PFN_MASK, PKEY_MASK, PRESENT, PROT_NONE, RW, SPECIAL
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.gup import populate_vma_range
 from memtwin.mm.mm_types import (
@@ -29,7 +29,7 @@ from memtwin.mm.mm_types import (
     MmStruct,
     VmArea,
 )
-from memtwin.mm.page import PG_ANON
+from memtwin.mm.page import PG_ANON_EXCLUSIVE
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.util import may_expand_vm, security_vm_enough_memory
 from memtwin.mm.vma import find_vma
@@ -159,7 +159,8 @@ def change_protection(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
 class _ChangeProtection:
     """Rewrites the entries of an area for its new protection (a :class:`~memtwin.mm.page_table.RangeOp`).
 
-    A dirty anonymous page that only this area owns is made writable at once; anything else waits for its write fault.
+    An exclusive anonymous page, dirty or not, is made writable at once; anything else waits for its write fault, also
+    a page that a child shared for a while.
     """
 
     __slots__ = ("_ctx", "_executable", "_prot", "_upgrade", "changed")
@@ -173,14 +174,14 @@ class _ChangeProtection:
 
     def few(self, index: int, count: int, addr: int) -> None:
         """A handful of entries of one table."""
-        q = self._ctx.ram.q
+        q, pages = self._ctx.ram.q, self._ctx.pages
         for i in range(index, index + count):
             entry = q[i]
             if not entry & (PRESENT | PROT_NONE):
                 continue
             new = entry & ~_PROT_BITS | self._prot
             pfn = (entry & PFN_MASK) >> 12
-            if self._upgrade and entry & (DIRTY | SPECIAL) == DIRTY and self._exclusive(pfn):
+            if self._upgrade and not entry & SPECIAL and pages.flags[pfn] & PG_ANON_EXCLUSIVE:
                 new |= RW
             if new != entry:
                 q[i] = new
@@ -193,10 +194,6 @@ class _ChangeProtection:
         self._ctx.tlb.note_frame_changed(pfn)
         self._ctx.tlb.note_executable(pfn)
 
-    def _exclusive(self, pfn: int) -> bool:
-        pages = self._ctx.pages
-        return bool(pages.flags[pfn] & PG_ANON) and pages.refcount[pfn] == 1
-
     def rows(self, batch: LeafRows) -> None:
         """Whole tables."""
         entries = batch.gather()
@@ -205,10 +202,9 @@ class _ChangeProtection:
         new = np.where(mapped, entries & np.uint64(~_PROT_BITS & (1 << 64) - 1) | np.uint64(self._prot), entries)
         pfns = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
         if self._upgrade:
-            dirty = mapped & ((entries & np.uint64(DIRTY | SPECIAL)) == np.uint64(DIRTY))
-            owned = pfns[dirty]
-            writable = ((vec.flags[owned] & np.uint32(PG_ANON)) != 0) & (vec.refcount[owned] == 1)
-            new[dirty] |= np.where(writable, np.uint64(RW), np.uint64(0))
+            own = mapped & ((entries & np.uint64(SPECIAL)) == 0)
+            own[own] = (vec.flags[pfns[own]] & np.uint32(PG_ANON_EXCLUSIVE)) != 0
+            new[own] |= np.uint64(RW)
         self.changed += int(np.count_nonzero(new != entries))
         batch.scatter(new)
         if self._executable:
