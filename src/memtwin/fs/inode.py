@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -34,7 +35,7 @@ class Dirent(NamedTuple):
     dtype: int
 
 
-class Inode:
+class Inode(ABC):
     """One file of any kind. The defaults refuse, as a file that is no directory, no link and can not be opened does."""
 
     __slots__ = ("mode",)
@@ -52,13 +53,13 @@ class Inode:
         """Whether a path walk follows it."""
         return self.mode & S_IFMT == S_IFLNK
 
+    @abstractmethod
     def stat(self) -> Kstat:
         """Its attributes now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def statfs(self) -> Kstatfs:
         """The attributes of the file system it is on."""
-        raise NotImplementedError
 
     def lookup(self, name: bytes) -> Inode:
         """The entry ``name`` of a directory. ENOENT without one, ENOTDIR if this is no directory."""
