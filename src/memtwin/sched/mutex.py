@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from memtwin.errors import InvariantBroken
 from memtwin.sched.deadlock import check_cycle
 from memtwin.sched.lock_order import Kind
+from memtwin.sched.owned import OwnedLock
 from memtwin.sched.task import INTERRUPTIBLE, KILLABLE, RUNNING, UNINTERRUPTIBLE, Task, signal_pending_state
 
 if TYPE_CHECKING:
@@ -33,22 +34,17 @@ class MutexStatistics:
     contended: int
 
 
-class Mutex:
+class Mutex(OwnedLock):
     """One mutex of class ``name`` (see ``lock_order.py``).
 
     The killable and interruptible variants return false if a signal ended the wait; the mutex is then not held.
     """
 
-    __slots__ = ("_dep", "_queue", "_sched", "_work", "contended", "name", "owner")
+    __slots__ = ("_queue",)
 
     def __init__(self, sched: Scheduler, name: str) -> None:
-        self.name: Final = name
-        self.owner: Task | None = None
-        self.contended = 0
+        super().__init__(sched, name)
         self._queue: deque[Task] = deque()
-        self._sched: Final = sched
-        self._work: Final = sched.work
-        self._dep: Final = sched.lockdep
 
     def lock(self, subclass: int = 0) -> None:
         """Take it; sleeps while somebody else has it."""
@@ -94,19 +90,6 @@ class Mutex:
         self._pass_on()
         if sched.hook is not None:
             sched.hook(f"mutex_unlock:{self.name}")
-
-    def is_locked(self) -> bool:
-        """Held by anybody."""
-        return self.owner is not None
-
-    def held_by(self, task: Task) -> bool:
-        """Held by ``task``."""
-        return self.owner is task
-
-    def assert_held(self) -> None:
-        """With lockdep: the current task must hold it."""
-        if self._dep is not None:
-            self._dep.assert_held(self, self.name)
 
     def statistics(self) -> MutexStatistics:
         """Who has it, how many wait, how often somebody had to."""

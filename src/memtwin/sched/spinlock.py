@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from memtwin.errors import InvariantBroken
 from memtwin.sched.deadlock import check_cycle
 from memtwin.sched.lock_order import Kind
+from memtwin.sched.owned import OwnedLock
 from memtwin.sched.task import Task
 
 if TYPE_CHECKING:
@@ -37,19 +38,14 @@ class SpinLockStatistics:
     contended: int
 
 
-class SpinLock:
+class SpinLock(OwnedLock):
     """One spinlock of class ``name`` (see ``lock_order.py``)."""
 
-    __slots__ = ("_dep", "_queue", "_sched", "_work", "contended", "name", "owner")
+    __slots__ = ("_queue",)
 
     def __init__(self, sched: Scheduler, name: str) -> None:
-        self.name: Final = name
-        self.owner: Task | None = None
-        self.contended = 0
+        super().__init__(sched, name)
         self._queue: deque[Task] | None = None
-        self._sched: Final = sched
-        self._work: Final = sched.work
-        self._dep: Final = sched.lockdep
 
     def lock(self, subclass: int = 0) -> None:
         """Take it and turn preemption off."""
@@ -106,19 +102,6 @@ class SpinLock:
         """``unlock()``, and callbacks that came due meanwhile run."""
         self.unlock()
         self._sched.local_irq_enable()
-
-    def is_locked(self) -> bool:
-        """Held by anybody."""
-        return self.owner is not None
-
-    def held_by(self, task: Task) -> bool:
-        """Held by ``task``."""
-        return self.owner is task
-
-    def assert_held(self) -> None:
-        """With lockdep: the current task must hold it."""
-        if self._dep is not None:
-            self._dep.assert_held(self, self.name)
 
     def statistics(self) -> SpinLockStatistics:
         """Who has it, how many spin, how often somebody had to."""
