@@ -26,7 +26,15 @@ from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_prepare
 from memtwin.mm.userfaultfd import handle_userfault
 
-__all__ = ["ANON_FLAGS", "VM_FAULT_MAJOR", "VM_FAULT_OOM", "VM_FAULT_SIGBUS", "handle_mm_fault", "zap_page_range"]
+__all__ = [
+    "ANON_FLAGS",
+    "VM_FAULT_MAJOR",
+    "VM_FAULT_OOM",
+    "VM_FAULT_SIGBUS",
+    "do_wp_page",
+    "handle_mm_fault",
+    "zap_page_range",
+]
 
 VM_FAULT_OOM: Final = 0x1
 VM_FAULT_SIGBUS: Final = 0x2
@@ -56,17 +64,19 @@ def handle_mm_fault(mm: MmStruct, vma: VmArea, addr: int, write: bool) -> int:
         if vma.vm_ops is not None:
             return _do_file_fault(mm, vma, addr, index, write)
         return _do_anonymous_page(mm, vma, addr, index, write)
-    if not entry & PRESENT:
+    if not entry & _MAPPED:
         raise InvariantBroken(f"non-present entry {entry:#x} at {addr:#x} in an accessible area")
     if write and not entry & RW:
-        return _do_wp_page(mm, vma, addr, index, entry)
+        return do_wp_page(mm, vma, addr, index, entry)
     ctx.ram.q[index] = entry | (ACCESSED | DIRTY if write else ACCESSED)
     ctx.fault_stats.spurious += 1
     return 0
 
 
 def _set_anon(mm: MmStruct, vma: VmArea, addr: int, index: int, pfn: int) -> None:
-    """Map the fresh anonymous page ``pfn`` writable at ``addr``; the entry was empty or held no counted page."""
+    """Map the fresh anonymous page ``pfn`` at ``addr``, writable if the area is; the entry was empty or held no counted
+    page.
+    """
     ctx = mm.ctx
     pages = ctx.pages
     anon_vma = vma.anon_vma
@@ -75,7 +85,7 @@ def _set_anon(mm: MmStruct, vma: VmArea, addr: int, index: int, pfn: int) -> Non
     pages.mapcount[pfn] = 1
     pages.mapping[pfn] = anon_vma.id
     pages.index[pfn] = ((addr - vma.start) >> 12) + vma.pgoff
-    ctx.ram.q[index] = pfn << 12 | vma.page_prot | DIRTY | RW
+    ctx.ram.q[index] = pfn << 12 | vma.page_prot | (DIRTY | RW if vma.flags & VM_WRITE else DIRTY)
     mm.rss_anon += 1
     stats = ctx.node_stats
     (stats[0] if len(stats) == 1 else ctx.node_stat(pfn)).nr_anon_pages += 1
@@ -199,9 +209,11 @@ def _map_around(mm: MmStruct, vma: VmArea, addr: int, index: int) -> None:
     mm.page_table_lock.unlock()
 
 
-def _copy_anon(mm: MmStruct, vma: VmArea, addr: int, index: int, source: int, entry: int) -> int:
-    """Map a private copy of frame ``source`` (the zero page: a zeroed page) at ``addr``, writable, in place of
-    ``entry``.
+def _copy_anon(
+    mm: MmStruct, vma: VmArea, addr: int, index: int, source: int, entry: int, *, unshare: bool = False
+) -> int:
+    """Map a private copy of frame ``source`` (the zero page: a zeroed page) at ``addr``, writable unless it is only to
+    be ``unshare``-d, in place of ``entry``.
     """
     ctx = mm.ctx
     if not anon_vma_prepare(mm, vma):
@@ -220,6 +232,8 @@ def _copy_anon(mm: MmStruct, vma: VmArea, addr: int, index: int, source: int, en
         ctx.page_alloc.free_pages(pfn)
         return 0
     _set_anon(mm, vma, addr, index, pfn)
+    if unshare:
+        ctx.ram.q[index] &= ~(RW | DIRTY)
     if entry:
         ctx.fault_stats.wp_copy += 1
         mm.tlb.flush(1)
@@ -234,18 +248,22 @@ def _copy_anon(mm: MmStruct, vma: VmArea, addr: int, index: int, source: int, en
     return 0
 
 
-def _do_wp_page(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int) -> int:
-    """A write to a present read-only entry of a writable area: reuse a page nobody else has, else copy it."""
+def do_wp_page(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int, *, unshare: bool = False) -> int:
+    """A write to a present read-only entry: reuse a page nobody else has, else copy it. ``unshare``: nothing is
+    written, the anonymous page only has to be the area's own.
+    """
     ctx = mm.ctx
     pages = ctx.pages
     pfn = (entry & PFN_MASK) >> 12
     shared = vma.flags & VM_SHARED
     if not shared:
         if entry & SPECIAL or not pages.flags[pfn] & PG_ANON or pages.refcount[pfn] != 1:
-            return _copy_anon(mm, vma, addr, index, pfn, entry)
+            return _copy_anon(mm, vma, addr, index, pfn, entry, unshare=unshare)
         pages.flags[pfn] |= PG_ANON_EXCLUSIVE
+        if unshare:
+            return 0
     mm.page_table_lock.lock()
-    ctx.ram.q[index] |= RW | DIRTY | ACCESSED
+    ctx.ram.q[index] |= RW | DIRTY | ACCESSED if vma.flags & VM_WRITE else DIRTY | ACCESSED
     mm.page_table_lock.unlock()
     if shared:
         pages.flags[pfn] |= PG_DIRTY
