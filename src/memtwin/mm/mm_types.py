@@ -251,18 +251,9 @@ class VmArea:
     @classmethod
     def duplicate(cls, vma: VmArea, addr: int, start: int, end: int, mm: MmStruct | None = None) -> VmArea:
         """A copy of ``vma`` for its part [start, end): all attributes, no anon_vma; ``addr``: the new object."""
-        new = cls.__new__(cls)
-        new.mm = vma.mm if mm is None else mm
-        new.addr = addr
-        new.start = start
-        new.end = end
-        new.flags = vma.flags
-        new.pgoff = ((start - vma.start) >> 12) + vma.pgoff
-        new.file = vma.file
-        new.page_prot = vma.page_prot
+        pgoff = ((start - vma.start) >> 12) + vma.pgoff
+        new = cls(vma.mm if mm is None else mm, addr, start, end, vma.flags, pgoff, vma.file)
         new.vm_ops = vma.vm_ops
-        new.anon_vma = None
-        new.anon_vma_chain = []
         new.policy = vma.policy
         new.uffd_ctx = vma.uffd_ctx
         new.anon_name = vma.anon_name
