@@ -348,7 +348,8 @@ def _unmap_region(mm: MmStruct, gone: list[VmArea], *, uncharge: bool = True) ->
         previous = MaState(mm.mm_mt, low, low).prev(0)
         following = find_vma(mm, high)
         floor = previous.end if previous is not None else 0
-        mm.ctx.pt.free_pgtables(mm, floor, following.start if following is not None else mm.task_size + 4096)
+        ceiling = following.start if following is not None else mm.task_size + 4096
+        mm.ctx.pt.free_pgtables(mm, low, high, floor, ceiling)
     for vma in gone:
         if vma.flags & VM_ACCOUNT and uncharge:
             mm.ctx.committed -= (vma.end - vma.start) >> 12

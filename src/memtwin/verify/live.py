@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The live kernel: builds ``executor.c`` once, feeds it programs, reads its answers.
+"""The live kernel: builds ``executor/`` once, feeds it programs, reads its answers.
 
 The executor needs a C compiler with a static libc, and root. It is kept in a cache directory under a name made of its
 source's hash, so a new version is built when the source changes.
@@ -24,7 +24,6 @@ __all__ = ["Answers", "Live", "cache_directory", "executor", "why_not"]
 
 Answers = list[dict[str, Any]]
 
-_SOURCES: Final = ("executor.c", "executor_names.c")
 #: The image lies where neither low hints nor MAP_32BIT lead; no randomisation reaches it.
 #: Where the executor is linked to.
 EXECUTOR_BASE: Final = 0x30000000
@@ -74,9 +73,12 @@ def executor() -> Path:
     reason = why_not()
     if reason is not None:
         raise BadInput(reason)
-    package = resources.files("memtwin.verify")
-    texts = {name: package.joinpath(name).read_bytes() for name in _SOURCES}
-    digest = hashlib.sha256(b"\0".join((*texts.values(), " ".join(_BUILD).encode()))).hexdigest()[:16]
+    folder = resources.files("memtwin.verify").joinpath("executor")
+    texts = {item.name: item.read_bytes() for item in folder.iterdir() if item.name.endswith((".c", ".h"))}
+    sources = sorted(name for name in texts if name.endswith(".c"))
+    digest = hashlib.sha256(
+        b"\0".join((*(texts[name] for name in sorted(texts)), " ".join(_BUILD).encode()))
+    ).hexdigest()[:16]
     try:
         directory = _private(cache_directory())
         built = directory / f"executor-{digest}"
@@ -87,7 +89,7 @@ def executor() -> Path:
                 (Path(work) / name).write_bytes(text)
             compiler = _compiler()
             assert compiler is not None
-            command = [compiler, *_BUILD, "-o", "executor", _SOURCES[0]]
+            command = [compiler, *_BUILD, "-o", "executor", *sources]
             done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
             if done.returncode:
                 lines = done.stderr.strip().splitlines() or ["no message"]

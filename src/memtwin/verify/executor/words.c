@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The words of the operation language and what they are as numbers (the numeric values of user space's headers), included
- * by executor.c. The twin has its own table in memtwin.script: both are written down separately, so that a wrong number
- * shows up as a difference.
+ * The words of the operation language, what they are as numbers (the numeric values of user space's headers), and the
+ * expressions made of them. The twin has its own table in memtwin.script: both are written down separately, so that a
+ * wrong number shows up as a difference.
  */
-struct word { const char *name; u64 value; };
+#include "executor.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 static const struct word w_prot[] = {
 	{"none", 0}, {"r", 1}, {"w", 2}, {"x", 4}, {"rw", 3}, {"rx", 5}, {"wx", 6}, {"rwx", 7},
@@ -52,17 +55,7 @@ static const struct word w_limit[] = {
 static const struct word w_cap[] = {
 	{"ipc_lock", 14}, {"sys_ptrace", 19}, {"sys_admin", 21}, {"sys_nice", 23}, {"sys_resource", 24}, {0, 0}};
 
-enum {
-	MMAP, MUNMAP, MPROTECT, MADVISE, PROCESS_MADVISE, MREMAP, BRK, MLOCK, MLOCK2, MUNLOCK, MLOCKALL, MUNLOCKALL, MSYNC,
-	MINCORE, MSEAL, REMAP_FILE_PAGES, READ, WRITE, VM_READ, VM_WRITE, ANON_NAME, MERGE, GET_MERGE, THP_DISABLE, MEMFD,
-	OPEN, FTRUNCATE, FALLOCATE, FSTAT, PREAD, PWRITE, CLOSE, UNLINK, ADDSEALS, GETSEALS, USERFAULTFD, UFFD_API,
-	UFFD_REGISTER, UFFD_UNREGISTER, MBIND, SET_MEMPOLICY, GET_MEMPOLICY, GETRLIMIT, SETRLIMIT, DROPCAP, MAP_ROOM, FORK,
-	EXIT, DUMP, ECHO
-};
-
-/* Kinds of arguments: x a number; s a word kept as it is; p a process; a capital letter: one of the tables below. What
- * follows '?' may be missing. result: A an address, I a number, F a file. */
-static const struct op { const char *name; int id; const char *args; char result; } ops[] = {
+const struct op ops[] = {
 	{"mmap", MMAP, "xxPM?xx", 'A'}, {"munmap", MUNMAP, "xx", 'I'}, {"mprotect", MPROTECT, "xxP", 'I'},
 	{"madvise", MADVISE, "xxA", 'I'}, {"process_madvise", PROCESS_MADVISE, "xxA", 'I'}, {"mremap", MREMAP, "xxxR?x", 'A'},
 	{"brk", BRK, "x", 'A'}, {"mlock", MLOCK, "xx", 'I'}, {"mlock2", MLOCK2, "xxO", 'I'}, {"munlock", MUNLOCK, "xx", 'I'},
@@ -80,7 +73,7 @@ static const struct op { const char *name; int id; const char *args; char result
 	{"getrlimit", GETRLIMIT, "T", 'I'}, {"setrlimit", SETRLIMIT, "Tx?x", 'I'}, {"dropcap", DROPCAP, "C", 'I'},
 	{"map_room", MAP_ROOM, "x", 'I'}, {"fork", FORK, "s", 'I'}, {"exit", EXIT, "", 'I'}, {0, 0, 0, 0}};
 
-static const struct word *table_of(char kind)
+const struct word *table_of(char kind)
 {
 	switch (kind) {
 	case 'P': return w_prot;
@@ -112,3 +105,95 @@ static const char *const errno_names[] = {
 	[24] = "EMFILE", [25] = "ENOTTY", [26] = "ETXTBSY", [27] = "EFBIG", [28] = "ENOSPC", [29] = "ESPIPE", [30] = "EROFS",
 	[32] = "EPIPE", [33] = "EDOM", [34] = "ERANGE", [35] = "EDEADLK", [36] = "ENAMETOOLONG", [38] = "ENOSYS", [61] = "ENODATA",
 	[75] = "EOVERFLOW", [95] = "EOPNOTSUPP", [110] = "ETIMEDOUT"};
+
+/* The name of an errno; NULL for one that memory calls do not have. */
+const char *errno_name(int number)
+{
+	return number < (int)(sizeof errno_names / sizeof *errno_names) ? errno_names[number] : NULL;
+}
+
+static int parse_term(const char *text, int n, u64 *value)
+{
+	char word[32], *end;
+	if (n <= 0 || n >= (int)sizeof word)
+		return -1;
+	memcpy(word, text, n);
+	word[n] = 0;
+	if (word[0] == '$') {
+		for (int i = 0; i < sh->nvar; i++)
+			if (!strcmp(sh->var[i].name, word + 1))
+				return *value = sh->var[i].value, 0;
+		return -1;
+	}
+	static const struct word fixed[] = {{"B", BASE}, {"K", HEAP}, {"T", TOP}, {"inf", ~0ULL}, {0, 0}};
+	for (const struct word *w = fixed; w->name; w++)
+		if (!strcmp(w->name, word))
+			return *value = w->value, 0;
+	if (!strcmp(word, "AS0"))
+		return *value = sh->as0, 0;
+	if (!strcmp(word, "DATA0"))
+		return *value = sh->data0, 0;
+	if (word[0] < '0' || word[0] > '9')
+		return -1;
+	*value = strtoull(word, &end, 0);
+	switch (*end) {
+	case 'p': *value <<= 12, end++; break;
+	case 'k': *value <<= 10, end++; break;
+	case 'm': *value <<= 20, end++; break;
+	case 'g': *value <<= 30, end++; break;
+	}
+	return *end ? -1 : 0;
+}
+int parse_expression(const char *text, int n, u64 *value)
+{
+	int minus = 0;
+	*value = 0;
+	for (int start = 0, i = 0; i <= n; i++) {
+		if (i < n && text[i] != '+' && text[i] != '-')
+			continue;
+		u64 term;
+		if (parse_term(text + start, i - start, &term))
+			return -1;
+		*value += minus ? -term : term;
+		minus = i < n && text[i] == '-';
+		start = i + 1;
+	}
+	return 0;
+}
+int parse_flags(const char *text, const struct word *table, u64 *value)
+{
+	*value = 0;
+	for (;;) {
+		int n = strcspn(text, "|");
+		const struct word *w = table;
+		u64 one;
+		while (w->name && (strncmp(w->name, text, n) || w->name[n]))
+			w++;
+		if (w->name)
+			one = w->value;
+		else if (parse_expression(text, n, &one))
+			return -1;
+		*value |= one;
+		if (!text[n])
+			return 0;
+		text += n + 1;
+	}
+}
+int find_process(const char *name)
+{
+	for (int i = 0; i < sh->nproc; i++)
+		if (sh->proc[i].alive && !strcmp(sh->proc[i].name, name))
+			return i;
+	return -1;
+}
+void set_variable(const char *name, u64 value)
+{
+	int i = 0;
+	while (i < sh->nvar && strcmp(sh->var[i].name, name))
+		i++;
+	if (i == MAXVAR)
+		return;
+	if (i == sh->nvar)
+		snprintf(sh->var[sh->nvar++].name, sizeof sh->var[i].name, "%s", name);
+	sh->var[i].value = value;
+}
