@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Everything about the package is in pyproject.toml; here is how its inner modules are compiled, where that is asked for:
+"""Everything about the package is in pyproject.toml; here is how its inner modules are compiled, where that is asked:
 
     MEMTWIN_MYPYC=1 pip install .
 
-The modules stay what they are, annotated Python; mypyc turns them into one C extension that needs a compiler to build and
-nothing to run. Without the variable nothing is compiled, and memtwin installs anywhere.
+The modules stay what they are, annotated Python; mypyc turns them into one C extension that needs a compiler to build
+and nothing to run. Without the variable nothing is compiled, and memtwin installs anywhere.
 """
 
 import os
@@ -20,8 +20,29 @@ COMPILED = {
     "lib": ("gfp_types",),
     "lib/maple_tree": ("gaps", "node", "rebuild", "state", "tree", "write"),
     "mm": (
-        "buddy", "context", "copy", "gup", "madvise", "memory", "mlock", "mm_types", "mmap", "mprotect", "mremap", "page",
-        "page_alloc", "page_table", "pcp", "rmap", "slab", "sysctl", "unmapped_area", "util", "vma", "vma_modify", "vmstat",
+        "buddy",
+        "context",
+        "copy",
+        "gup",
+        "madvise",
+        "memory",
+        "mlock",
+        "mm_types",
+        "mmap",
+        "mprotect",
+        "mremap",
+        "page",
+        "page_alloc",
+        "page_table",
+        "pcp",
+        "rmap",
+        "slab",
+        "sysctl",
+        "unmapped_area",
+        "util",
+        "vma",
+        "vma_modify",
+        "vmstat",
         "zone",
     ),
     "sched": ("core", "mutex", "owned", "preempt", "rwsem", "spinlock"),
