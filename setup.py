@@ -12,7 +12,8 @@ import sys
 
 from setuptools import Extension, setup
 
-#: What every call on an address space and every fault goes through.
+#: What every call on an address space and every fault goes through. Classes that others subclass (VmOperations, VmaModify,
+#: Policy, exceptions) are in modules of their own and not here: interpreted classes can not inherit from compiled ones.
 COMPILED = {
     "arch/x86/mm": ("fault",),
     "cpu": ("direct",),
@@ -41,11 +42,10 @@ COMPILED = {
         "unmapped_area",
         "util",
         "vma",
-        "vma_modify",
         "vmstat",
         "zone",
     ),
-    "sched": ("core", "mutex", "owned", "preempt", "rwsem", "spinlock"),
+    "sched": ("core", "mutex", "owned", "rwsem", "spinlock"),
     ".": ("process",),
 }
 TO_COMPILE = ("mypy>=1.15", "numpy>=1.26", "greenlet>=3.0")

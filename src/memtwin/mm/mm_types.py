@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from memtwin.mm.mempolicy import MemPolicy
     from memtwin.mm.rmap import AnonVma, AnonVmaChain
     from memtwin.mm.userfaultfd import UserfaultfdCtx
+    from memtwin.mm.vm_ops import VmOperations
     from memtwin.sched import Rwsem, SpinLock
 
 __all__ = ["MappedFile", "MmStruct", "VmArea", "vm_get_page_prot"]
@@ -163,30 +164,6 @@ class MappedFile(Protocol):
     @property
     def vm_ops(self) -> VmOperations | None:
         """Operations of its mappings; None makes private mappings anonymous (/dev/zero)."""
-
-
-class VmOperations:
-    """What the owner of an area wants to be asked or told (Linux: struct vm_operations_struct). The defaults do
-    nothing.
-
-    ``has_close``: ``close`` must be called when such an area is removed, so merging may not swallow it.
-    """
-
-    has_close = False
-
-    def open(self, vma: VmArea) -> None:
-        """``vma`` came into being by a copy or a split."""
-
-    def close(self, vma: VmArea) -> None:
-        """``vma`` goes away."""
-
-    def may_split(self, vma: VmArea, addr: int) -> int:
-        """0, or the errno with which a split at ``addr`` is refused."""
-        return 0
-
-
-#: Operations of ordinary mapped files.
-FILE_VM_OPS: Final = VmOperations()
 
 
 class TaskLimits(Protocol):

@@ -22,7 +22,6 @@ from memtwin.mm.gup import populate_vma_range
 from memtwin.mm.ksm import ksm_vma_flags
 from memtwin.mm.memory import zap_page_range
 from memtwin.mm.mm_types import (
-    FILE_VM_OPS,
     VM_ACCOUNT,
     VM_EXEC,
     VM_GROWSDOWN,
@@ -44,11 +43,11 @@ from memtwin.mm.mm_types import (
     MappedFile,
     MmStruct,
     VmArea,
-    VmOperations,
 )
 from memtwin.mm.rmap import anon_vma_prepare
 from memtwin.mm.unmapped_area import get_unmapped_area, start_gap
 from memtwin.mm.util import can_do_mlock, charged, may_expand_vm, mlock_limit_allows, security_vm_enough_memory
+from memtwin.mm.vm_ops import FILE_VM_OPS, VmOperations
 from memtwin.mm.vma import (
     areas_in,
     find_vma,

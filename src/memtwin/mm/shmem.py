@@ -13,8 +13,9 @@ from memtwin.abi.fcntl import F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_S
 from memtwin.mm.context import MmContext
 from memtwin.mm.filemap import AddressSpace
 from memtwin.mm.memory import zap_page_range
-from memtwin.mm.mm_types import FILE_VM_OPS, VM_MAYWRITE, VM_SHARED, VmOperations
+from memtwin.mm.mm_types import VM_MAYWRITE, VM_SHARED
 from memtwin.mm.page import PG_DIRTY
+from memtwin.mm.vm_ops import FILE_VM_OPS, VmOperations
 
 __all__ = ["DevZero", "ShmemFile", "ShmemInode"]
 
