@@ -12,8 +12,9 @@ import sys
 
 from setuptools import Extension, setup
 
-#: What every call on an address space and every fault goes through. Classes that others subclass (VmOperations, VmaModify,
-#: Policy, exceptions) are in modules of their own and not here: interpreted classes can not inherit from compiled ones.
+#: What every call on an address space and every fault goes through. Classes that others subclass (VmOperations,
+#: VmaModify, Policy, exceptions) are in modules of their own and not here: interpreted classes can not inherit from
+#: compiled ones.
 COMPILED = {
     "arch/x86/mm": ("fault",),
     "cpu": ("direct",),

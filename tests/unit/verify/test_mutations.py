@@ -8,7 +8,6 @@ from memtwin.errors import BadInput
 from memtwin.verify.mutations import MUTATIONS, Mutation, lookup, planted
 from memtwin.verify.profiles import NAMES
 
-
 interpreted = pytest.mark.skipif(compiled(), reason="mutations need the source interpreted")
 
 
