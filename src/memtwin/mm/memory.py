@@ -18,19 +18,29 @@ import numpy as np
 import numpy.typing as npt
 
 from memtwin.errors import InvariantBroken
-from memtwin.hw.paging import ACCESSED, DIRTY, NX, PFN_MASK, PKEY_MASK, PRESENT, PROT_NONE, RW, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, NX, PFN_MASK, PKEY_MASK, PMD_SHIFT, PRESENT, PROT_NONE, RW, SPECIAL
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE, ZERO
+from memtwin.mm.huge_memory import (
+    do_huge_pmd_anonymous_page,
+    do_huge_pmd_wp_page,
+    huge_pmd_set_accessed,
+    hugepage_vma_check,
+)
 from memtwin.mm.mm_types import VM_SHARED, VM_UFFD_MISSING, VM_WRITE, MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, PG_SWAPBACKED, PG_UPTODATE
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_prepare
 from memtwin.mm.userfaultfd import handle_userfault
+from memtwin.mm.vm_fault import (
+    FAULT_FLAG_UNSHARE,
+    FAULT_FLAG_WRITE,
+    VM_FAULT_FALLBACK,
+    VM_FAULT_OOM,
+    VM_FAULT_SIGBUS,
+    VmFault,
+)
 
-__all__ = ["ANON_FLAGS", "VM_FAULT_MAJOR", "VM_FAULT_OOM", "VM_FAULT_SIGBUS", "handle_mm_fault", "zap_page_range"]
-
-VM_FAULT_OOM: Final = 0x1
-VM_FAULT_SIGBUS: Final = 0x2
-VM_FAULT_MAJOR: Final = 0x4
+__all__ = ["ANON_FLAGS", "handle_mm_fault", "zap_page_range"]
 
 GFP_ANON: Final = GFP_HIGHUSER_MOVABLE | ZERO
 #: Flags of a fresh anonymous page.
@@ -39,17 +49,21 @@ ANON_FLAGS: Final = PG_ANON | PG_SWAPBACKED | PG_UPTODATE | PG_ANON_EXCLUSIVE
 _MAPPED: Final = PRESENT | PROT_NONE
 
 
-def handle_mm_fault(mm: MmStruct, vma: VmArea, addr: int, write: bool) -> int:
+def handle_mm_fault(mm: MmStruct, vma: VmArea, addr: int, flags: int) -> int:
     """Make ``addr`` accessible in ``vma``, which permits the access. Returns VM_FAULT_* bits, 0 when all is well.
 
-    Precondition: ``mm.mmap_lock`` is held, for reading at least.
+    ``flags``: FAULT_FLAG_*. Precondition: ``mm.mmap_lock`` is held, for reading at least.
     """
     ctx = mm.ctx
     base = mm.pte_tables.get(addr >> 21)
     if base is None:
+        result = _handle_huge(mm, vma, addr, flags)
+        if not result & VM_FAULT_FALLBACK:
+            return result
         base = ctx.pt.pte_alloc(mm, addr)
         if not base:
             return VM_FAULT_OOM
+    write = flags & FAULT_FLAG_WRITE
     index = base + (addr >> 12 & 511)
     entry = ctx.ram.q[index]
     if not entry:
@@ -62,6 +76,24 @@ def handle_mm_fault(mm: MmStruct, vma: VmArea, addr: int, write: bool) -> int:
         return _do_wp_page(mm, vma, addr, index, entry)
     ctx.ram.q[index] = entry | (ACCESSED | DIRTY if write else ACCESSED)
     ctx.fault_stats.spurious += 1
+    return 0
+
+
+def _handle_huge(mm: MmStruct, vma: VmArea, addr: int, flags: int) -> int:
+    """No last-level table covers ``addr``: a huge leaf does, or may come to. VM_FAULT_FALLBACK: go on with a table.
+
+    A leaf that must be split first is split by the function that says FALLBACK.
+    """
+    index, shift = mm.ctx.pt.lookup(mm, addr)
+    if shift != PMD_SHIFT:
+        if vma.vm_ops is None and hugepage_vma_check(vma, in_pf=True):
+            return do_huge_pmd_anonymous_page(VmFault(mm, vma, addr, flags))
+        return VM_FAULT_FALLBACK
+    entry = mm.ctx.ram.q[index]
+    vmf = VmFault(mm, vma, addr, flags, index, entry)
+    if flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE) and not entry & RW:
+        return do_huge_pmd_wp_page(vmf)
+    huge_pmd_set_accessed(vmf)
     return 0
 
 
@@ -83,7 +115,7 @@ def _set_anon(mm: MmStruct, vma: VmArea, addr: int, index: int, pfn: int) -> Non
         ctx.tlb.note_executable(pfn)
 
 
-def _do_anonymous_page(mm: MmStruct, vma: VmArea, addr: int, index: int, write: bool) -> int:
+def _do_anonymous_page(mm: MmStruct, vma: VmArea, addr: int, index: int, write: int) -> int:
     """First touch: read maps the zero page, write a new zeroed one."""
     ctx = mm.ctx
     pages = ctx.pages
@@ -122,7 +154,7 @@ def _do_anonymous_page(mm: MmStruct, vma: VmArea, addr: int, index: int, write: 
 FAULT_AROUND: Final = 16
 
 
-def _do_file_fault(mm: MmStruct, vma: VmArea, addr: int, index: int, write: bool) -> int:
+def _do_file_fault(mm: MmStruct, vma: VmArea, addr: int, index: int, write: int) -> int:
     """The entry is empty and a file is mapped: read fault, private write (copy at once) or shared write."""
     ctx = mm.ctx
     assert vma.file is not None
