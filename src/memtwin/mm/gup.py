@@ -13,13 +13,7 @@ import numpy as np
 
 from memtwin.errors import InvariantBroken
 from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PRESENT, RW, SPECIAL
-from memtwin.mm.memory import (
-    ANON_FLAGS,
-    GFP_ANON,
-    denied_by_pkey,
-    fault_is_permitted,
-    handle_mm_fault,
-)
+from memtwin.mm.memory import denied_by_pkey, fault_is_permitted, handle_mm_fault
 from memtwin.mm.mm_types import (
     VM_ACCESS_FLAGS,
     VM_IO,
@@ -35,6 +29,7 @@ from memtwin.mm.mm_types import (
 from memtwin.mm.page import PG_ACTIVE, PG_REFERENCED
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_prepare
+from memtwin.mm.set_pte import ANON_FLAGS, GFP_ANON
 from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_OOM, VM_FAULT_SIGBUS
 from memtwin.mm.vma import areas_in
 
