@@ -20,7 +20,6 @@ from memtwin.lib.maple_tree import MaState
 from memtwin.mm.filemap import AddressSpace
 from memtwin.mm.gup import populate_vma_range
 from memtwin.mm.ksm import ksm_vma_flags
-from memtwin.mm.memory import zap_page_range
 from memtwin.mm.mm_types import (
     VM_ACCOUNT,
     VM_EXEC,
@@ -59,6 +58,7 @@ from memtwin.mm.vma import (
     vma_merge_new_range,
     vma_resize,
 )
+from memtwin.mm.zap import zap_page_range
 
 __all__ = ["do_brk", "do_mmap", "do_munmap", "exit_mmap", "expand_stack", "setup_arg_pages"]
 
