@@ -20,9 +20,7 @@ from memtwin.lib.maple_tree import MaState
 from memtwin.mm.filemap import AddressSpace
 from memtwin.mm.gup import populate_vma_range
 from memtwin.mm.ksm import ksm_vma_flags
-from memtwin.mm.memory import zap_page_range
 from memtwin.mm.mm_types import (
-    FILE_VM_OPS,
     VM_ACCOUNT,
     VM_EXEC,
     VM_GROWSDOWN,
@@ -44,11 +42,11 @@ from memtwin.mm.mm_types import (
     MappedFile,
     MmStruct,
     VmArea,
-    VmOperations,
 )
 from memtwin.mm.rmap import anon_vma_prepare
 from memtwin.mm.unmapped_area import get_unmapped_area, start_gap
 from memtwin.mm.util import can_do_mlock, charged, may_expand_vm, mlock_limit_allows, security_vm_enough_memory
+from memtwin.mm.vm_ops import FILE_VM_OPS, VmOperations
 from memtwin.mm.vma import (
     areas_in,
     find_vma,
@@ -60,6 +58,7 @@ from memtwin.mm.vma import (
     vma_merge_new_range,
     vma_resize,
 )
+from memtwin.mm.zap import zap_page_range
 
 __all__ = ["do_brk", "do_mmap", "do_munmap", "exit_mmap", "expand_stack", "setup_arg_pages"]
 

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PRESENT, PROT_NONE, RW, SPECIAL
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.gup import mark_page_accessed
-from memtwin.mm.memory import VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_SIGBUS, do_wp_page, handle_mm_fault
+from memtwin.mm.memory import handle_mm_fault
 from memtwin.mm.mm_types import (
     VM_GROWSDOWN,
     VM_IO,
@@ -33,6 +33,13 @@ from memtwin.mm.mm_types import (
 )
 from memtwin.mm.mmap import expand_stack
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY
+from memtwin.mm.vm_fault import (
+    FAULT_FLAG_REMOTE,
+    FAULT_FLAG_UNSHARE,
+    FAULT_FLAG_WRITE,
+    VM_FAULT_ERROR,
+    VM_FAULT_MAJOR,
+)
 from memtwin.mm.vma import find_vma
 
 __all__ = ["FaultCounts", "access_remote_vm", "process_vm_rw", "read_remote_vm", "write_remote_vm"]
@@ -84,12 +91,10 @@ def _get_page(mm: MmStruct, vma: VmArea, addr: int, who: FaultCounts, *, write: 
             unshare = pin and not write and not entry & SPECIAL and bool(flags & PG_ANON) and not exclusive
             if not unshare and (not write or entry & RW or (forced and exclusive)):
                 break
-        if unshare:
-            result = do_wp_page(mm, vma, addr, index, entry, unshare=True)
-        else:
-            result = handle_mm_fault(mm, vma, addr, write)
+        flags = FAULT_FLAG_REMOTE | (FAULT_FLAG_WRITE if write else FAULT_FLAG_UNSHARE if unshare else 0)
+        result = handle_mm_fault(mm, vma, addr, flags)
         ctx.events.pgfault += 1
-        if result & (VM_FAULT_OOM | VM_FAULT_SIGBUS):
+        if result & VM_FAULT_ERROR:
             return 0
         if result & VM_FAULT_MAJOR:
             who.maj_flt += 1
