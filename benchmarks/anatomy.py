@@ -19,6 +19,7 @@ from memtwin.hw.paging import PF_USER, PF_WRITE
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE, ZERO
 from memtwin.machine import Machine
 from memtwin.mm.memory import handle_mm_fault
+from memtwin.mm.vm_fault import FAULT_FLAG_WRITE
 
 __all__ = ["parts"]
 
@@ -75,7 +76,7 @@ def _round() -> dict[str, float]:
         pages = fresh()
         vma = mm.mm_mt.load(pages.start)
         lock.down_read()
-        cost["handle_mm_fault"] = _each(lambda addr: handle_mm_fault(mm, vma, addr, True), pages)
+        cost["handle_mm_fault"] = _each(lambda addr: handle_mm_fault(mm, vma, addr, FAULT_FLAG_WRITE), pages)
         lock.up_read()
         cost["load"] = _each(mm.mm_mt.load, pages)
         cost["mmap_lock"] = _pair(lock.down_read, lock.up_read)

@@ -12,6 +12,7 @@ Constants of the system calls are in ``memtwin.abi``.
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 __version__ = "0.1.0"
@@ -29,6 +30,12 @@ _NAMES = {
 }
 
 
+def compiled() -> bool:
+    """Whether the inner modules run compiled (``MEMTWIN_MYPYC=1 pip install``), not interpreted."""
+    spec = find_spec("memtwin.mm.vma")
+    return spec is not None and spec.origin is not None and not spec.origin.endswith(".py")
+
+
 def __getattr__(name: str) -> Any:
     """Import the module behind a public name, once."""
     if name not in _NAMES:
@@ -39,4 +46,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*_NAMES, "__version__"])
+    return sorted([*_NAMES, "__version__", "compiled"])

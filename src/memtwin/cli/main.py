@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 
-from memtwin import __version__
+from memtwin import __version__, compiled
 from memtwin.cli.output import note
 from memtwin.errors import BadInput, InvariantBroken, MemtwinError, NotModelled
 
@@ -113,7 +113,7 @@ def _dispatch(args: Sequence[str]) -> int:
         print(_help_text())
         return 0
     if args[0] == "--version":
-        print(f"memtwin {__version__}")
+        print(f"memtwin {__version__}" + (" (compiled)" if compiled() else ""))
         return 0
     return _invoke(_find(args[0]), args[1:])
 

@@ -77,7 +77,7 @@ def _declarations(change_id: str) -> ExperimentResult:
         _names(change_id, after=side, config=()) | _names(change_id, after=side, config=("ANON_VMA_NAME",))
         for side in (False, True)
     )
-    own = [name for name in ("policy", "anon_name") if name in VmArea.__slots__]
+    own = [name for name in ("policy", "anon_name") if name in vars(VmArea)]
     needed = sorted(name for name in _imports("mm_types") if name.startswith("memtwin.mm"))
     rows = [
         Observation("attributes that the area's type declares", *(", ".join(own),) * 2),

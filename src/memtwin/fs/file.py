@@ -17,7 +17,7 @@ from memtwin.abi.fcntl import O_ACCMODE, O_PATH, O_RDONLY, O_WRONLY, SEEK_CUR, S
 from memtwin.abi.stat import Kstat, pack_dirent64
 from memtwin.fs.inode import Dirent, linux_error
 from memtwin.mm.filemap import AddressSpace
-from memtwin.mm.mm_types import FILE_VM_OPS, VmOperations
+from memtwin.mm.vm_ops import FILE_VM_OPS, VmOperations
 
 if TYPE_CHECKING:
     from memtwin.fs.inode import Inode

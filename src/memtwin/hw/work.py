@@ -3,31 +3,36 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 __all__ = ["Work"]
+
+
+_COUNTS: Final = (
+    "allocs",
+    "atomics",
+    "barriers",
+    "buddy_comparisons",
+    "buddy_merges",
+    "buddy_splits",
+    "locks",
+    "nodes",
+    "pages_copied",
+    "pages_zeroed",
+    "ptes",
+    "switches",
+    "tlb_flushes",
+    "wakeups",
+)
 
 
 class Work:
     """Plain integer attributes; whoever does the work adds to them. All counts start at 0 and only grow."""
 
-    __slots__ = (
-        "allocs",
-        "atomics",
-        "barriers",
-        "buddy_comparisons",
-        "buddy_merges",
-        "buddy_splits",
-        "locks",
-        "nodes",
-        "pages_copied",
-        "pages_zeroed",
-        "ptes",
-        "switches",
-        "tlb_flushes",
-        "wakeups",
-    )
+    __slots__ = _COUNTS
 
     def __init__(self) -> None:
-        for name in self.__slots__:
+        for name in _COUNTS:
             setattr(self, name, 0)
 
     allocs: int  #: allocations from the buddy allocator
@@ -47,7 +52,7 @@ class Work:
 
     def snapshot(self) -> dict[str, int]:
         """All counters by name."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in _COUNTS}
 
     def since(self, before: dict[str, int]) -> dict[str, int]:
         """What was added since ``before`` (an earlier ``snapshot()``), counters that moved only."""

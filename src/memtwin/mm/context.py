@@ -8,7 +8,7 @@ machine's context instead.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -37,26 +37,29 @@ if TYPE_CHECKING:
 __all__ = ["FaultStats", "MmContext"]
 
 
+_FAULT_KINDS: Final = (
+    "anon_write",
+    "anon_zero",
+    "cow",
+    "file_read",
+    "oom",
+    "shared_file",
+    "sigbus",
+    "sigsegv",
+    "spurious",
+    "stack_growth",
+    "wp_copy",
+    "wp_reuse",
+)
+
+
 class FaultStats:
     """How page faults were resolved, by kind; told in the summary of a run."""
 
-    __slots__ = (
-        "anon_write",
-        "anon_zero",
-        "cow",
-        "file_read",
-        "oom",
-        "shared_file",
-        "sigbus",
-        "sigsegv",
-        "spurious",
-        "stack_growth",
-        "wp_copy",
-        "wp_reuse",
-    )
+    __slots__ = _FAULT_KINDS
 
     def __init__(self) -> None:
-        for name in self.__slots__:
+        for name in _FAULT_KINDS:
             setattr(self, name, 0)
 
     anon_write: int  #: first write to anonymous memory: a new page
@@ -74,7 +77,7 @@ class FaultStats:
 
     def as_dict(self) -> dict[str, int]:
         """Kinds that occurred, by name."""
-        return {name: getattr(self, name) for name in self.__slots__ if getattr(self, name)}
+        return {name: getattr(self, name) for name in _FAULT_KINDS if getattr(self, name)}
 
 
 class MmContext:

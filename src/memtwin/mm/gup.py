@@ -13,15 +13,7 @@ import numpy as np
 
 from memtwin.errors import InvariantBroken
 from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PRESENT, RW, SPECIAL
-from memtwin.mm.memory import (
-    ANON_FLAGS,
-    GFP_ANON,
-    VM_FAULT_OOM,
-    VM_FAULT_SIGBUS,
-    denied_by_pkey,
-    fault_is_permitted,
-    handle_mm_fault,
-)
+from memtwin.mm.memory import denied_by_pkey, fault_is_permitted, handle_mm_fault
 from memtwin.mm.mm_types import (
     VM_ACCESS_FLAGS,
     VM_IO,
@@ -37,6 +29,8 @@ from memtwin.mm.mm_types import (
 from memtwin.mm.page import PG_ACTIVE, PG_REFERENCED
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_prepare
+from memtwin.mm.set_pte import ANON_FLAGS, GFP_ANON
+from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_OOM, VM_FAULT_SIGBUS
 from memtwin.mm.vma import areas_in
 
 __all__ = ["faultin_page_range", "populate_vma_range"]
@@ -129,7 +123,7 @@ class _Populate:
                 self._fault(addr + (i << 12))
 
     def _fault(self, addr: int) -> None:
-        result = handle_mm_fault(self._mm, self._vma, addr, self._write)
+        result = handle_mm_fault(self._mm, self._vma, addr, FAULT_FLAG_WRITE if self._write else 0)
         if result & VM_FAULT_OOM:
             raise OSError(errno.ENOMEM, "populate: no memory")
         if result & VM_FAULT_SIGBUS:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from memtwin.hw.paging import PMD_SIZE
+from memtwin.errors import NotModelled
+from memtwin.hw.paging import ACCESSED, DIRTY, PMD_SIZE
 from memtwin.mm.mm_types import (
     VM_DONTEXPAND,
     VM_HUGEPAGE,
@@ -21,8 +22,15 @@ from memtwin.mm.mm_types import (
     VM_PFNMAP,
     VmArea,
 )
+from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_FALLBACK, VmFault
 
-__all__ = ["THP_ENABLED", "hugepage_vma_check"]
+__all__ = [
+    "THP_ENABLED",
+    "do_huge_pmd_anonymous_page",
+    "do_huge_pmd_wp_page",
+    "huge_pmd_set_accessed",
+    "hugepage_vma_check",
+]
 
 #: /sys/kernel/mm/transparent_hugepage/enabled after boot (CONFIG_TRANSPARENT_HUGEPAGE_MADVISE).
 THP_ENABLED: Final = "madvise"
@@ -54,3 +62,23 @@ def hugepage_vma_check(
     if not vma.is_anonymous:
         return False  # shmem_enabled is "never"; no operations have huge_fault; CONFIG_READ_ONLY_THP_FOR_FS is off
     return vma.anon_vma is not None or smaps or in_pf
+
+
+# -- faults (called by handle_mm_fault where no last-level table covers the address) ---------------------------------
+
+
+def do_huge_pmd_anonymous_page(vmf: VmFault) -> int:
+    """First touch in an anonymous area that may have huge pages: VM_FAULT_* bits, FALLBACK for a small page. None is
+    made yet.
+    """
+    return VM_FAULT_FALLBACK
+
+
+def do_huge_pmd_wp_page(vmf: VmFault) -> int:
+    """A write to the read-only huge leaf ``vmf.entry``. FALLBACK: it has been split, go on with small pages."""
+    raise NotModelled(f"a write to a read-only huge leaf at {vmf.address:#x}")
+
+
+def huge_pmd_set_accessed(vmf: VmFault) -> None:
+    """The huge leaf permits the access already: set A, and D for a write."""
+    vmf.mm.ctx.ram.q[vmf.index] |= ACCESSED | DIRTY if vmf.flags & FAULT_FLAG_WRITE else ACCESSED

@@ -19,7 +19,6 @@ from memtwin.hw.paging import ACCESSED, DIRTY, PFN_MASK, PRESENT, SPECIAL
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.gup import faultin_page_range
 from memtwin.mm.ksm import NEVER_MERGEABLE
-from memtwin.mm.memory import zap_page_range
 from memtwin.mm.mm_types import (
     VM_DONTCOPY,
     VM_DONTDUMP,
@@ -42,6 +41,7 @@ from memtwin.mm.mm_types import (
 from memtwin.mm.page import PG_REFERENCED
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.vma import areas_in
+from memtwin.mm.zap import zap_page_range
 
 __all__ = ["do_madvise", "do_process_madvise", "madvise_set_anon_name"]
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from memtwin.mm.mempolicy import MemPolicy
     from memtwin.mm.rmap import AnonVma, AnonVmaChain
     from memtwin.mm.userfaultfd import UserfaultfdCtx
+    from memtwin.mm.vm_ops import VmOperations
     from memtwin.sched import Rwsem, SpinLock
 
 __all__ = ["MappedFile", "MmStruct", "VmArea", "vm_get_page_prot"]
@@ -165,30 +166,6 @@ class MappedFile(Protocol):
         """Operations of its mappings; None makes private mappings anonymous (/dev/zero)."""
 
 
-class VmOperations:
-    """What the owner of an area wants to be asked or told (Linux: struct vm_operations_struct). The defaults do
-    nothing.
-
-    ``has_close``: ``close`` must be called when such an area is removed, so merging may not swallow it.
-    """
-
-    has_close = False
-
-    def open(self, vma: VmArea) -> None:
-        """``vma`` came into being by a copy or a split."""
-
-    def close(self, vma: VmArea) -> None:
-        """``vma`` goes away."""
-
-    def may_split(self, vma: VmArea, addr: int) -> int:
-        """0, or the errno with which a split at ``addr`` is refused."""
-        return 0
-
-
-#: Operations of ordinary mapped files.
-FILE_VM_OPS: Final = VmOperations()
-
-
 class TaskLimits(Protocol):
     """What memory management asks about the owner of an address space: limits, capabilities, and where faults are
     counted.
@@ -251,18 +228,9 @@ class VmArea:
     @classmethod
     def duplicate(cls, vma: VmArea, addr: int, start: int, end: int, mm: MmStruct | None = None) -> VmArea:
         """A copy of ``vma`` for its part [start, end): all attributes, no anon_vma; ``addr``: the new object."""
-        new = cls.__new__(cls)
-        new.mm = vma.mm if mm is None else mm
-        new.addr = addr
-        new.start = start
-        new.end = end
-        new.flags = vma.flags
-        new.pgoff = ((start - vma.start) >> 12) + vma.pgoff
-        new.file = vma.file
-        new.page_prot = vma.page_prot
+        pgoff = ((start - vma.start) >> 12) + vma.pgoff
+        new = cls(vma.mm if mm is None else mm, addr, start, end, vma.flags, pgoff, vma.file)
         new.vm_ops = vma.vm_ops
-        new.anon_vma = None
-        new.anon_vma_chain = []
         new.policy = vma.policy
         new.uffd_ctx = vma.uffd_ctx
         new.anon_name = vma.anon_name

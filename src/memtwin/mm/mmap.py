@@ -19,9 +19,7 @@ from memtwin.lib.maple_tree import MaState
 from memtwin.mm.filemap import AddressSpace
 from memtwin.mm.gup import populate_vma_range
 from memtwin.mm.ksm import ksm_vma_flags
-from memtwin.mm.memory import zap_page_range
 from memtwin.mm.mm_types import (
-    FILE_VM_OPS,
     VM_ACCOUNT,
     VM_EXEC,
     VM_GROWSDOWN,
@@ -43,11 +41,11 @@ from memtwin.mm.mm_types import (
     MappedFile,
     MmStruct,
     VmArea,
-    VmOperations,
 )
 from memtwin.mm.rmap import anon_vma_prepare
 from memtwin.mm.unmapped_area import get_unmapped_area, round_hint_to_min, start_gap
 from memtwin.mm.util import can_do_mlock, charged, may_expand_vm, mlock_limit_allows, security_vm_enough_memory
+from memtwin.mm.vm_ops import FILE_VM_OPS, VmOperations
 from memtwin.mm.vma import (
     areas_in,
     find_vma,
@@ -59,6 +57,7 @@ from memtwin.mm.vma import (
     vma_merge_new_range,
     vma_resize,
 )
+from memtwin.mm.zap import zap_page_range
 
 __all__ = ["do_brk", "do_mmap", "do_munmap", "exit_mmap", "expand_stack", "setup_arg_pages"]
 
@@ -356,7 +355,8 @@ def _unmap_region(mm: MmStruct, gone: list[VmArea], *, uncharge: bool = True) ->
         previous = MaState(mm.mm_mt, low, low).prev(0)
         following = find_vma(mm, high)
         floor = previous.end if previous is not None else 0
-        mm.ctx.pt.free_pgtables(mm, floor, following.start if following is not None else mm.task_size + 4096)
+        ceiling = following.start if following is not None else mm.task_size + 4096
+        mm.ctx.pt.free_pgtables(mm, low, high, floor, ceiling)
     for vma in gone:
         if vma.flags & VM_ACCOUNT and uncharge:
             mm.ctx.committed -= (vma.end - vma.start) >> 12

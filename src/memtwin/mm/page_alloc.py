@@ -181,6 +181,7 @@ class PageAllocator:
         self.compound_pages = 0
         self.watermark_scale_factor = 10
         self.percpu_pagelist_high_fraction = 0
+        self.min_free_kbytes: int = 0
         self.user_min_free_kbytes = -1
         self.break_down = (
             break_down_buddy_pages if features.has("buddy-break-down-cleanup") else before.break_down_buddy_pages

@@ -271,18 +271,52 @@ class PageTables:
 
     # -- freeing --------------------------------------------------------------------------------------------------
 
-    def free_pgtables(self, mm: MmStruct, floor: int, ceiling: int) -> None:
-        """Free every table that lies wholly in the hole [floor, ceiling), whose leaves have been cleared."""
-        self._free_level(mm, mm.pgd, PGD_SHIFT, 0, floor, ceiling)
+    def free_pgtables(self, mm: MmStruct, start: int, end: int, floor: int, ceiling: int) -> None:
+        """Free the tables of [start, end), whose leaves have been cleared and which lies in the hole [floor, ceiling):
+        those that lie wholly in the hole.
+        """
+        row = start >> PMD_SHIFT << PMD_SHIFT
+        if end - row <= 1 << PMD_SHIFT:
+            # One last-level table, nearly always: plain code, NumPy would cost more than all the rest of munmap.
+            if floor <= row and row + (1 << PMD_SHIFT) <= ceiling:
+                self._free_path(mm, row, floor, ceiling)
+            return
+        self._free_level(mm, mm.pgd, PGD_SHIFT, 0, start, end, floor, ceiling)
 
-    def _free_level(self, mm: MmStruct, table: int, shift: int, base: int, floor: int, ceiling: int) -> None:
-        """Free the children of ``table`` (whose entries cover ``1 << shift`` bytes, the first one ``base``) inside
-        the hole.
+    def _free_path(self, mm: MmStruct, addr: int, floor: int, ceiling: int) -> None:
+        """Free the last-level table at ``addr``, which lies in the hole, and what it leaves empty above."""
+        q, private = self._q, self._pages.private
+        path: list[tuple[int, int]] = []  # index of an entry, and the shift of its level
+        table = mm.pgd
+        for shift in (PGD_SHIFT, PUD_SHIFT, PMD_SHIFT):
+            index = (table << 9) + (addr >> shift & _LAST)
+            entry = q[index]
+            if not entry & PRESENT or (entry & PSE and shift != PGD_SHIFT):
+                break
+            path.append((index, shift))
+            table = (entry & PFN_MASK) >> 12
+        for index, shift in reversed(path):
+            child = (q[index] & PFN_MASK) >> 12
+            base = addr >> shift << shift
+            if private[child] or base < floor or base + (1 << shift) > ceiling:
+                return
+            if shift == PMD_SHIFT:
+                mm.pte_tables.pop(addr >> PMD_SHIFT, None)
+            q[index] = 0
+            private[index >> 9] -= 1
+            mm.pgtables_bytes -= 4096
+            self._table_free(child)
+
+    def _free_level(
+        self, mm: MmStruct, table: int, shift: int, base: int, start: int, end: int, floor: int, ceiling: int
+    ) -> None:
+        """Free the children of ``table`` (whose entries cover ``1 << shift`` bytes, the first one ``base``) that cover
+        a part of [start, end) and lie in the hole.
         """
         q, private = self._q, self._pages.private
         span = 1 << shift
-        lo = max(floor - base, 0) >> shift
-        hi = min((ceiling - base + span - 1) >> shift, ENTRIES if shift != PGD_SHIFT else ENTRIES // 2)
+        lo = max(start - base, 0) >> shift
+        hi = min((end - base + span - 1) >> shift, ENTRIES if shift != PGD_SHIFT else ENTRIES // 2)
         row = table << 9
         words = self._ram.words[row + lo : row + hi]
         for i in np.flatnonzero(words & np.uint64(PRESENT)).tolist():
@@ -293,7 +327,7 @@ class PageTables:
             child = (entry & PFN_MASK) >> 12
             addr = base + ((lo + i) << shift)
             if shift > PMD_SHIFT:
-                self._free_level(mm, child, shift - 9, addr, floor, ceiling)
+                self._free_level(mm, child, shift - 9, addr, start, end, floor, ceiling)
             if addr >= floor and addr + span <= ceiling and not private[child]:
                 if shift == PMD_SHIFT:
                     mm.pte_tables.pop(addr >> PMD_SHIFT, None)

@@ -12,9 +12,10 @@ import errno
 from memtwin.abi.fcntl import F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE
 from memtwin.mm.context import MmContext
 from memtwin.mm.filemap import AddressSpace
-from memtwin.mm.memory import zap_page_range
-from memtwin.mm.mm_types import FILE_VM_OPS, VM_MAYWRITE, VM_SHARED, VmOperations
+from memtwin.mm.mm_types import VM_MAYWRITE, VM_SHARED
 from memtwin.mm.page import PG_DIRTY
+from memtwin.mm.vm_ops import FILE_VM_OPS, VmOperations
+from memtwin.mm.zap import zap_page_range
 
 __all__ = ["DevZero", "ShmemFile", "ShmemInode"]
 

@@ -24,40 +24,42 @@ class AllocationCounts(Protocol):
     extra_pages: int
 
 
+EVENTS: Final = (
+    "allocstall_dma",
+    "allocstall_dma32",
+    "allocstall_movable",
+    "allocstall_normal",
+    "compact_stall",
+    "drop_slab",
+    "kswapd_high_wmark_hit_quickly",
+    "kswapd_low_wmark_hit_quickly",
+    "oom_kill",
+    "pageoutrun",
+    "pgactivate",
+    "pgdeactivate",
+    "pgfault",
+    "pgfree",
+    "pginodesteal",
+    "pgmajfault",
+    "pgpgin",
+    "pgpgout",
+    "pgscan_direct",
+    "pgscan_kswapd",
+    "pgsteal_direct",
+    "pgsteal_kswapd",
+    "pswpin",
+    "pswpout",
+    "slabs_scanned",
+    "thp_fault_alloc",
+    "thp_fault_fallback",
+    "unevictable_pgs_culled",
+)
+
+
 class VmEvents:
     """Event counters, named as in /proc/vmstat; plain ``events.pgfault += 1``."""
 
-    __slots__ = (
-        "_zones",
-        "allocstall_dma",
-        "allocstall_dma32",
-        "allocstall_movable",
-        "allocstall_normal",
-        "compact_stall",
-        "drop_slab",
-        "kswapd_high_wmark_hit_quickly",
-        "kswapd_low_wmark_hit_quickly",
-        "oom_kill",
-        "pageoutrun",
-        "pgactivate",
-        "pgdeactivate",
-        "pgfault",
-        "pgfree",
-        "pginodesteal",
-        "pgmajfault",
-        "pgpgin",
-        "pgpgout",
-        "pgscan_direct",
-        "pgscan_kswapd",
-        "pgsteal_direct",
-        "pgsteal_kswapd",
-        "pswpin",
-        "pswpout",
-        "slabs_scanned",
-        "thp_fault_alloc",
-        "thp_fault_fallback",
-        "unevictable_pgs_culled",
-    )
+    __slots__ = ("_zones", *EVENTS)
 
     def __init__(self) -> None:
         self._zones: Sequence[AllocationCounts] = ()
@@ -127,25 +129,25 @@ class VmEvents:
     unevictable_pgs_culled: int
 
 
-EVENTS: Final = tuple(name for name in VmEvents.__slots__ if name != "_zones")
+GAUGES: Final = (
+    "nr_anon_pages",
+    "nr_file_pages",
+    "nr_kernel_stack",
+    "nr_mapped",
+    "nr_page_table_pages",
+    "nr_shmem",
+    "nr_slab_reclaimable",
+    "nr_slab_unreclaimable",
+)
 
 
 class NodeStat:
     """Gauges of one NUMA node, in pages unless said otherwise, named as in /proc/vmstat."""
 
-    __slots__ = (
-        "nr_anon_pages",
-        "nr_file_pages",
-        "nr_kernel_stack",
-        "nr_mapped",
-        "nr_page_table_pages",
-        "nr_shmem",
-        "nr_slab_reclaimable",
-        "nr_slab_unreclaimable",
-    )
+    __slots__ = GAUGES
 
     def __init__(self) -> None:
-        for name in self.__slots__:
+        for name in GAUGES:
             setattr(self, name, 0)
 
     nr_anon_pages: int  #: anonymous pages mapped

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from types import CodeType, FunctionType
 
+from memtwin import compiled
 from memtwin.errors import BadInput
 
 __all__ = ["MUTATIONS", "Mutation", "lookup", "planted"]
@@ -40,6 +41,8 @@ class Mutation:
         found: object = import_module(f"memtwin.{module}")
         for name in path.split("."):
             found = getattr(found, name, None)
+        if compiled() and found is not None:
+            raise BadInput("mutations are planted in the source: not where memtwin was installed with MEMTWIN_MYPYC=1")
         if not isinstance(found, FunctionType):
             raise BadInput(f"mutation {self.name} is stale: there is no function {self.where}")
         return found

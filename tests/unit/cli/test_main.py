@@ -13,10 +13,12 @@ import types
 import pytest
 import typer
 
-from memtwin import __version__
+from memtwin import __version__, compiled
 from memtwin.cli import main as cli_main
 from memtwin.cli.output import new_app
 from memtwin.errors import BadInput, Deadlock, InvariantBroken, NotModelled
+
+VERSION = f"memtwin {__version__}{' (compiled)' if compiled() else ''}\n"
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_help_of_each_command(cli, command: str) -> None:
 
 
 def test_version(cli) -> None:
-    assert cli("--version") == type(cli("--version"))(0, f"memtwin {__version__}\n", "")
+    assert cli("--version") == type(cli("--version"))(0, VERSION, "")
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_interrupt_ends_a_process_with_130() -> None:
 
 
 def test_python_dash_m(cli_process) -> None:
-    assert cli_process("--version").out == f"memtwin {__version__}\n"
+    assert cli_process("--version").out == VERSION
     assert cli_process("try", "vma-modify-not").status == 2
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from memtwin import Machine
-from memtwin.abi.mman import PROT_READ
+from memtwin.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, PROT_READ
 from memtwin.errors import InvariantBroken
 from memtwin.hw.paging import PMD_SIZE, PRESENT, PSE, PUD_SIZE, RW, USER
 from memtwin.mm import page_table
@@ -164,3 +164,38 @@ def test_a_table_is_never_put_over_a_huge_leaf(machine):
     mm.pte_tables.clear()
     with pytest.raises(InvariantBroken, match="huge leaf"):
         kernel.pt.pte_alloc(mm, PUD_SIZE + PMD_SIZE)
+
+
+def test_exactly_the_tables_that_no_area_needs_are_left(machine):
+    """Areas of one page to two GiB come and go: a table, at each level, is there as long as an area in its range is
+    that had pages; the one row that munmap frees by plain code and the many that it frees in bulk.
+    """
+    rng = random.Random(5)
+    process = machine.spawn()
+    mm = process.mm
+    sizes = (1 << 12, 3 << 12, 1 << 21, (1 << 21) + 4096, 1 << 30, 2 << 30)
+    here = []
+    for _ in range(300):
+        if here and rng.random() < 0.45:
+            start, size = here.pop(rng.randrange(len(here)))
+            process.munmap(start, size)
+        else:
+            size = rng.choice(sizes)
+            # Areas a page or a GiB apart, so that they share tables, or one of them only.
+            start = (1 << 40) + rng.randrange(64) * (1 << rng.choice((13, 22, 31)))
+            if any(start < s + n and s < start + size for s, n in here):
+                continue
+            process.mmap(start, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED)
+            process.touch(start, False)
+            process.touch(start + size - 4096, False)
+            here.append((start, size))
+        needed = set()
+        for start, size in here:
+            for addr in (start, start + size - 4096):
+                needed |= {(shift, addr >> shift) for shift in (39, 30, 21)}
+        # Only touched pages have tables.
+        assert mm.pgtables_bytes == 4096 * len(needed) and set(mm.pte_tables) == {at for s, at in needed if s == 21}
+        if rng.random() < 0.1:
+            machine.check()
+    process.exit()
+    machine.check()

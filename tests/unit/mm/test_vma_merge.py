@@ -17,7 +17,7 @@ from memtwin import Machine
 from memtwin.abi import mman
 from memtwin.events.reason import Because
 from memtwin.mm.fault_inject import FaultInjection
-from memtwin.mm.mm_types import VmOperations
+from memtwin.mm.vm_ops import VmOperations
 from memtwin.mm.vma import NoMerge, explain_merge
 
 PAGE, BASE = 4096, 0x1000000000

@@ -114,16 +114,6 @@ class RcuQueue:
         return len(self.waiting)
 
 
-class NodesWanted(OSError):
-    """ENOMEM inside a store that can be repeated once ``wanted`` nodes are in the cursor's reserve; the tree is
-    untouched.
-    """
-
-    def __init__(self, wanted: int) -> None:
-        super().__init__(12, "no memory for maple nodes")
-        self.wanted = wanted
-
-
 class MapleNode:
     """One node. ``kind`` is LEAF_64, RANGE_64 or ARANGE_64; ``addr`` 0 marks the stand-in of an empty tree or root
     word.

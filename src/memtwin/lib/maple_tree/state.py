@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from memtwin.lib.gfp_types import GFP_KERNEL, gfpflags_allow_blocking
 from memtwin.lib.maple_tree import write
+from memtwin.lib.maple_tree.errors import NodesWanted
 from memtwin.lib.maple_tree.gaps import find_gap, find_gap_rev
 from memtwin.lib.maple_tree.node import (
     INDEX_MAX,
@@ -30,7 +31,6 @@ from memtwin.lib.maple_tree.node import (
     MA_START,
     MA_UNDERFLOW,
     Entry,
-    NodesWanted,
     next_node,
     prev_node,
 )

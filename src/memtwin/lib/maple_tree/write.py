@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
+from memtwin.lib.maple_tree.errors import NodesWanted
 from memtwin.lib.maple_tree.gaps import max_gap, set_gap
 from memtwin.lib.maple_tree.node import (
     BULK_MAX,
@@ -26,7 +27,6 @@ from memtwin.lib.maple_tree.node import (
     Entry,
     MapleNode,
     NodeAllocator,
-    NodesWanted,
     next_node,
 )
 from memtwin.lib.maple_tree.rebuild import Run, rebuild

@@ -20,9 +20,10 @@ from memtwin.abi.signal import (
     SIGSEGV,
 )
 from memtwin.hw.paging import PF_INSTR, PF_WRITE
-from memtwin.mm.memory import VM_FAULT_MAJOR, VM_FAULT_OOM, denied_by_pkey, fault_is_permitted, handle_mm_fault
+from memtwin.mm.memory import denied_by_pkey, fault_is_permitted, handle_mm_fault
 from memtwin.mm.mm_types import VM_GROWSDOWN, VM_WRITE, MmStruct, VmArea
 from memtwin.mm.mmap import expand_stack
+from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_MAJOR, VM_FAULT_OOM
 from memtwin.mm.vma import find_vma
 
 __all__ = ["FaultingTask", "SignalInfo", "do_user_addr_fault"]
@@ -76,7 +77,7 @@ def do_user_addr_fault(task: FaultingTask, addr: int, error_code: int) -> Signal
         ctx.fault_stats.sigsegv += 1
         code = SEGV_PKUERR if denied_by_pkey(vma, error_code & PF_INSTR != 0) else SEGV_ACCERR
         return SignalInfo(SIGSEGV, code, addr)
-    result = handle_mm_fault(mm, vma, addr, write)
+    result = handle_mm_fault(mm, vma, addr, FAULT_FLAG_WRITE if write else 0)
     lock.up_read()
     ctx.events.pgfault += 1
     if not result:

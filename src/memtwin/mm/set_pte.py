@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Installing entries for pages that a fault got (Linux: set_pte_range, folio_add_new_anon_rmap and their kin): the
+entry, the page's record and the counters change together, under ``page_table_lock``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from memtwin.hw.paging import DIRTY, NX, RW
+from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE, ZERO
+from memtwin.mm.mm_types import MmStruct, VmArea
+from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_SWAPBACKED, PG_UPTODATE
+
+__all__ = ["ANON_FLAGS", "GFP_ANON", "set_anon_pte", "set_file_pte"]
+
+GFP_ANON: Final = GFP_HIGHUSER_MOVABLE | ZERO
+#: Flags of a fresh anonymous page.
+ANON_FLAGS: Final = PG_ANON | PG_SWAPBACKED | PG_UPTODATE | PG_ANON_EXCLUSIVE
+
+
+def set_anon_pte(mm: MmStruct, vma: VmArea, addr: int, index: int, pfn: int) -> None:
+    """Map the fresh anonymous page ``pfn`` writable at ``addr``; the entry was empty or held no counted page."""
+    ctx = mm.ctx
+    pages = ctx.pages
+    anon_vma = vma.anon_vma
+    assert anon_vma is not None
+    pages.flags[pfn] = ANON_FLAGS
+    pages.mapcount[pfn] = 1
+    pages.mapping[pfn] = anon_vma.id
+    pages.index[pfn] = ((addr - vma.start) >> 12) + vma.pgoff
+    ctx.ram.q[index] = pfn << 12 | vma.page_prot | DIRTY | RW
+    mm.rss_anon += 1
+    stats = ctx.node_stats
+    (stats[0] if len(stats) == 1 else ctx.node_stat(pfn)).nr_anon_pages += 1
+    if not vma.page_prot & NX:
+        ctx.tlb.note_executable(pfn)
+
+
+def set_file_pte(mm: MmStruct, vma: VmArea, index: int, pfn: int, bits: int) -> None:
+    """Let the empty entry map the cached page ``pfn``. ``page_table_lock`` is held."""
+    ctx = mm.ctx
+    pages = ctx.pages
+    entry = pfn << 12 | vma.page_prot | bits
+    pages.refcount[pfn] += 1
+    pages.mapcount[pfn] += 1
+    if pages.mapcount[pfn] == 1:
+        ctx.node_stat(pfn).nr_mapped += 1
+    ctx.ram.q[index] = entry
+    pages.private[index >> 9] += 1
+    if not entry & NX:
+        ctx.tlb.note_executable(pfn)
+    assert vma.file is not None
+    if vma.file.mapping.shmem:
+        mm.rss_shmem += 1
+    else:
+        mm.rss_file += 1

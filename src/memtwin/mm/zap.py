@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Taking pages away (Linux: zap_pte_range and unmap_page_range in mm/memory.c): munmap, MADV_DONTNEED, truncation,
+exit.
+
+"Known zero" (architecture, section 3): a frame is written only by a CPU, which leaves the dirty bit behind, or by the
+kernel half, which marks it at once; so zap marks what was dirty, and the page allocator zeroes only marked frames.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from memtwin.errors import InvariantBroken
+from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PRESENT, PROT_NONE, SPECIAL
+from memtwin.mm.mm_types import MmStruct
+from memtwin.mm.page import PG_ANON, PG_DIRTY
+from memtwin.mm.page_table import LeafRows
+
+__all__ = ["ZapOp", "zap_page_range"]
+
+#: An entry with one of these has a valid frame.
+_MAPPED: Final = PRESENT | PROT_NONE
+
+
+class ZapOp:
+    """Empties the entries of a range and gives up the pages they mapped (a :class:`~memtwin.mm.page_table.RangeOp`).
+
+    ``cleared`` counts entries that were not empty. ``finish`` must be called at the end: it frees what is left to free.
+    """
+
+    __slots__ = ("_ctx", "_freed", "_mm", "cleared")
+
+    def __init__(self, mm: MmStruct) -> None:
+        self._mm = mm
+        self._ctx = mm.ctx
+        self._freed: list[int] = []
+        self.cleared = 0
+
+    def few(self, index: int, count: int, addr: int) -> None:
+        """A handful of entries of one table."""
+        q = self._ctx.ram.q
+        cleared = 0
+        for i in range(index, index + count):
+            entry = q[i]
+            if not entry:
+                continue
+            q[i] = 0
+            cleared += 1
+            if entry & _MAPPED and not entry & SPECIAL:
+                self.drop_page((entry & PFN_MASK) >> 12, entry)
+        if cleared:
+            self._ctx.pages.private[index >> 9] -= cleared
+            self.cleared += cleared
+
+    def drop_page(self, pfn: int, entry: int) -> None:
+        """``entry``, now gone, mapped ``pfn``."""
+        ctx, mm = self._ctx, self._mm
+        pages = ctx.pages
+        if entry & DIRTY:
+            pages.nonzero[pfn] = 1
+        if not entry & NX:
+            ctx.tlb.note_frame_changed(pfn)
+        left = pages.mapcount[pfn] - 1
+        pages.mapcount[pfn] = left
+        if pages.flags[pfn] & PG_ANON:
+            mm.rss_anon -= 1
+            if not left:
+                ctx.node_stat(pfn).nr_anon_pages -= 1
+        else:
+            self._drop_file_page(pfn, entry, left)
+        references = pages.refcount[pfn] - 1
+        if references:
+            pages.refcount[pfn] = references
+        else:
+            self._freed.append(pfn)
+
+    def _drop_file_page(self, pfn: int, entry: int, left: int) -> None:
+        ctx, mm = self._ctx, self._mm
+        if entry & DIRTY:
+            ctx.pages.flags[pfn] |= PG_DIRTY
+        if ctx.mappings[ctx.pages.mapping[pfn]].shmem:
+            mm.rss_shmem -= 1
+        else:
+            mm.rss_file -= 1
+        if not left:
+            ctx.node_stat(pfn).nr_mapped -= 1
+
+    def rows(self, batch: LeafRows) -> None:
+        """Whole tables: anonymous pages that nobody shares, nearly all there are, go in one step."""
+        entries = batch.gather()
+        used = entries != 0
+        per_row = np.count_nonzero(used, axis=1)
+        total = int(per_row.sum())
+        if not total:
+            return
+        batch.scatter(np.zeros_like(entries))
+        vec = self._ctx.pages.vec
+        vec.private[batch.table] -= per_row.astype(np.uint64)
+        self.cleared += total
+        entries = entries[used]
+        mapped = entries[((entries & np.uint64(_MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)]
+        pfns = ((mapped & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+        for pfn in pfns[(mapped & np.uint64(NX)) == 0].tolist():
+            self._ctx.tlb.note_frame_changed(pfn)
+        sole = ((vec.flags[pfns] & np.uint32(PG_ANON)) != 0) & (vec.refcount[pfns] == 1)
+        for entry, pfn in zip(mapped[~sole].tolist(), pfns[~sole].tolist(), strict=True):
+            self.drop_page(pfn, entry)
+        self._drop_sole(pfns[sole], (mapped[sole] & np.uint64(DIRTY)) != 0)
+
+    def _drop_sole(self, pfns: npt.NDArray[np.int64], dirty: npt.NDArray[np.bool_]) -> None:
+        if not len(pfns):
+            return
+        ctx = self._ctx
+        vec = ctx.pages.vec
+        vec.nonzero[pfns[dirty]] = 1
+        vec.mapcount[pfns] = 0
+        vec.flags[pfns] = 0
+        vec.mapping[pfns] = 0
+        self._mm.rss_anon -= len(pfns)
+        ctx.count_anon(pfns, -1)
+        ctx.page_alloc.free_bulk(pfns)
+
+    def huge(self, index: int, order: int, addr: int) -> None:
+        """No area maps huge leaves yet."""
+        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
+
+    def finish(self) -> None:
+        """Free the pages whose last reference went one by one."""
+        ctx = self._ctx
+        pages = ctx.pages
+        for pfn in self._freed:
+            pages.flags[pfn] = 0
+            pages.mapping[pfn] = 0
+            ctx.page_alloc.free_pages(pfn)
+        self._freed.clear()
+
+
+def zap_page_range(mm: MmStruct, start: int, end: int) -> int:
+    """Empty all entries of [start, end) and flush; the number of entries that were not empty."""
+    zap = ZapOp(mm)
+    mm.ctx.pt.walk_range(mm, start, end, zap)
+    if zap.cleared:
+        mm.ctx.work.ptes += zap.cleared
+        mm.tlb.flush(zap.cleared)
+        zap.finish()
+    return zap.cleared
