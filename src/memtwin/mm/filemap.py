@@ -45,11 +45,11 @@ class AddressSpace:
 
     ``read_folio(index)`` returns up to 4096 bytes of the file's content (less at its end); ``size()`` the length in
     bytes; ``shmem`` says that the pages count as shared memory (an anonymous shared object). ``i_mmap``: number of
-    areas that map it. ``read_ns``: how long a disk takes to read a page, in virtual ns; 0: a page that is wanted counts
-    as cached.
+    areas that map it; ``committed``: pages that were promised when it was made. ``read_ns``: how long a disk takes to
+    read a page, in virtual ns; 0: a page that is wanted counts as cached.
     """
 
-    __slots__ = ("_read_folio", "folios", "i_mmap", "id", "opens", "read_ns", "shmem", "size")
+    __slots__ = ("_read_folio", "committed", "folios", "i_mmap", "id", "opens", "read_ns", "shmem", "size")
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class AddressSpace:
         self.id = 0
         self.i_mmap = 0
         self.opens = 0
+        self.committed = 0
         self.folios: dict[int, int] = {}
 
     def mapped(self, ctx: MmContext) -> None:
@@ -97,6 +98,7 @@ class AddressSpace:
     def _drop_if_unused(self, ctx: MmContext) -> None:
         if not self.i_mmap and not self.opens:
             self.drop_from(ctx, 0)
+            ctx.committed -= self.committed
             del ctx.mappings[self.id]
 
     def drop_from(self, ctx: MmContext, first: int) -> None:
