@@ -37,6 +37,7 @@ from memtwin.mm.huge_memory import (
     hugepage_vma_check,
 )
 from memtwin.mm.mm_types import (
+    VM_ACCESS_FLAGS,
     VM_HUGETLB,
     VM_SHARED,
     VM_UFFD_MINOR,
@@ -94,7 +95,7 @@ def handle_mm_fault(mm: MmStruct, vma: VmArea, addr: int, flags: int) -> int:
         if vma.vm_ops is None:
             return _do_anonymous_page(mm, vma, addr, index, flags)
         return _do_fault(VmFault(mm, vma, addr, flags, index))
-    if not entry & PRESENT:
+    if not entry & PRESENT and (not entry & PROT_NONE or vma.flags & VM_ACCESS_FLAGS):
         return _do_non_present(VmFault(mm, vma, addr, flags, index, entry))
     if flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE) and not entry & RW:
         return do_wp_page(mm, vma, addr, index, entry, flags)
