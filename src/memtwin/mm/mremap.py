@@ -109,7 +109,9 @@ class _Mremap:
         vma: VmArea | None = mm.mm_mt.load(self.addr)
         if vma is None:
             raise _error(errno.EFAULT, "nothing is mapped at the old address")
-        _check_sealed(vma)
+        several = self.flags & _FIXED and self.old_len == self.new_len and self.addr + self.old_len > vma.end
+        if not several or not ctx.mremap_multi_vma:  # of several areas each is looked at when its turn comes
+            _check_sealed(vma)
         if self.flags & (_FIXED | _DONTUNMAP):
             return self._mremap_to()
         if self.old_len >= self.new_len:
