@@ -22,7 +22,7 @@
  *   dontneed N   MADV_DONTNEED of N populated pages
  *   forkpop N    fork with N populated pages, until it returns; exit and wait are not timed
  *   rights N     mprotect of N populated pages to read-only, and back: each counts half
- *   pagemap N    read /proc/self/pagemap of N populated pages, 128 KiB at a time
+ *   pagemap N    read /proc/self/pagemap of N populated pages, 1 MiB at a time
  *   smaps N      read all of /proc/self/smaps as often as it takes to have seen N areas
  *   find K       msync(MS_ASYNC) of one page of one of the areas, K times: of all calls the one that does little but
  *                find the area
@@ -392,7 +392,7 @@ static long do_rights(long pages)
 
 static long do_pagemap(long pages)
 {
-	static unsigned long words[16384];
+	static unsigned long words[131072];
 	const long size = sizeof(words);
 	long start, end;
 	int fd, bad = 0;
