@@ -46,9 +46,9 @@ class FaultLockStats:
         self.retry = 0
         self.miss = 0
         self.mmap_lock = 0
-        self.reasons: dict[Reason, int] = {}
+        self.reasons: dict[str, int] = {reason.value: 0 for reason in FaultLock}
 
     def as_dict(self) -> dict[str, object]:
         """Everything that occurred, for a summary."""
         counts = {name: getattr(self, name) for name in ("success", "abort", "retry", "miss", "mmap_lock")}
-        return {**counts, "reasons": {str(reason): count for reason, count in sorted(self.reasons.items())}}
+        return {**counts, "reasons": {name: count for name, count in sorted(self.reasons.items()) if count}}

@@ -89,7 +89,10 @@ class FolioLocks:
         """Give it up; the first who waits may have it."""
         if self._dep is not None:
             self._dep.release(folio, "folio_lock")
-        self.end_io(folio)
+        if not self._queues and self._flags[folio] & PG_LOCKED:  # nobody waits for any
+            self._flags[folio] &= ~PG_LOCKED
+        else:
+            self.end_io(folio)
         hook = self._sched.hook
         if hook is not None:
             hook("folio_unlock")

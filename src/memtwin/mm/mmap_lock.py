@@ -11,7 +11,7 @@ what keeps later faults away until it is done is ``lock_seq`` (``VmArea.start_wr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from memtwin.events.reason import Because
 from memtwin.mm.fault_lock_stats import FaultLock
@@ -34,11 +34,13 @@ __all__ = [
 
 def note_fallback(mm: MmStruct, addr: int, why: FaultLock | Because) -> None:
     """Count and tell why the fault at ``addr`` can not do with the lock of its area."""
-    reasons = mm.ctx.fault_locks.reasons
-    reasons[why.reason] = reasons.get(why.reason, 0) + 1
+    mm.ctx.fault_locks.reasons[why.reason.value] += 1
     probe = mm.ctx.trace.memtwin_fault_fallback
     if probe is not None:
         probe(mm.id, addr, str(why))
+
+
+_NO_ANON_VMA: Final = FaultLock.NO_ANON_VMA.value
 
 
 def lock_vma_under_rcu(mm: MmStruct, addr: int) -> VmArea | None:
@@ -50,6 +52,11 @@ def lock_vma_under_rcu(mm: MmStruct, addr: int) -> VmArea | None:
             why = FaultLock.NO_VMA
             break
         if vma.anon_vma is None and vma.vm_ops is None and not ctx.anon_prepare_vma_lock:
+            if ctx.trace.memtwin_fault_fallback is None:  # every read of memory that nobody ever wrote comes here
+                stats = ctx.fault_locks
+                stats.abort += 1
+                stats.reasons[_NO_ANON_VMA] += 1
+                return None
             why = FaultLock.NO_ANON_VMA
             break
         lock = vma.vm_lock

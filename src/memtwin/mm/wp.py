@@ -122,7 +122,7 @@ def _wp_page_copy(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int, 
     old = (entry & PFN_MASK) >> 12
     counted = not entry & SPECIAL
     ctx.sched.current.wpcopy_count += 1
-    result = vmf_anon_prepare(mm, vma, addr, flags)
+    result = 0 if vma.anon_vma is not None else vmf_anon_prepare(mm, vma, addr, flags)
     pfn = 0
     if not result:
         pfn = alloc_anon_folio(mm, GFP_ANON if old == ctx.zero_pfn else GFP_HIGHUSER_MOVABLE)

@@ -112,6 +112,11 @@ def do_user_addr_fault(task: FaultingTask, addr: int, error_code: int) -> Signal
                 if not result & (VM_FAULT_RETRY | VM_FAULT_COMPLETED):
                     assert vma.vm_lock is not None
                     vma.vm_lock.up_read()
+                if not result and ctx.trace.memtwin_fault_done is None:  # nearly always; the rest of this is _done
+                    ctx.fault_locks.success += 1
+                    ctx.events.pgfault += 1
+                    task.min_flt += 1
+                    return None
                 if not result & VM_FAULT_RETRY:
                     ctx.fault_locks.success += 1
                     return _done(task, mm, addr, error_code, flags, result)
@@ -130,9 +135,11 @@ def _fault_under_mmap_lock(
     ctx = mm.ctx
     lock = mm.mmap_lock
     user = error_code & PF_USER
-    instruction = bool(error_code & PF_INSTR)
+    instruction = error_code & PF_INSTR != 0
+    write = error_code & PF_WRITE
+    first = flags & ~FAULT_FLAG_TRIED
     while True:
-        if not lock.down_read_killable():
+        if not lock.down_read_trylock() and not lock.down_read_killable():
             return SignalInfo(SIGKILL, SI_KERNEL, 0)
         if user:
             ctx.fault_locks.mmap_lock += 1
@@ -143,7 +150,7 @@ def _fault_under_mmap_lock(
                 lock.up_read()
                 ctx.fault_stats.sigsegv += 1
                 return SignalInfo(SIGSEGV, SEGV_MAPERR, addr)
-        if not fault_is_permitted(vma, bool(error_code & PF_WRITE), instruction):
+        if not (vma.flags & VM_WRITE if write else fault_is_permitted(vma, False, instruction)):
             lock.up_read()
             ctx.fault_stats.sigsegv += 1
             code = SEGV_PKUERR if denied_by_pkey(vma, instruction) else SEGV_ACCERR
@@ -156,6 +163,10 @@ def _fault_under_mmap_lock(
             continue
         if not result & VM_FAULT_COMPLETED:
             lock.up_read()
+        if not result and flags == first and ctx.trace.memtwin_fault_done is None:
+            ctx.events.pgfault += 1
+            task.min_flt += 1
+            return None
         return _done(task, mm, addr, error_code, flags, result)
 
 
