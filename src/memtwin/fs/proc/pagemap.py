@@ -108,7 +108,7 @@ class _Pagemap:
         vec = self._mm.ctx.pages.vec
         order = vec.comp_order.take(pfns)
         flags = vec.flags.take((pfns >> order) << order if order.any() else pfns)
-        words = (vec.mapcount.take(pfns) == 1).astype(np.uint64)
+        words: Words = (vec.mapcount.take(pfns) == 1).astype(np.uint64)
         words <<= np.uint64(56)
         if not np.bitwise_and.reduce(flags) & PG_ANON:
             words |= ((flags & np.uint32(PG_ANON)) == 0).astype(np.uint64) << np.uint64(61)
