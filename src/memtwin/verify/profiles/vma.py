@@ -24,7 +24,6 @@ PROFILE = Profile(
         actions.there_and_back: 4,
         actions.madvise: 9,
         actions.mbind: 3,
-        actions.mseal: 0.6,
         actions.touch: 7,
         actions.zap: 0.7,
         actions.brk: 4,
