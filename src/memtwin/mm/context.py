@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from memtwin.mm.huge_mm import Thp
 from memtwin.mm.page import PG_RESERVED
 from memtwin.mm.sysctl import VmSysctl
 
@@ -129,7 +130,14 @@ class MmContext:
         "sched",
         "slab",
         "sysctl",
+        "thp",
+        "thp_advice_batch",
         "thp_align_topdown",
+        "thp_deferred_partial",
+        "thp_huge_fault",
+        "thp_mm_exclusive",
+        "thp_split_zeropage",
+        "thp_zero_write_alloc",
         "tlb",
         "topology",
         "trace",
@@ -175,6 +183,7 @@ class MmContext:
         self.node_stats = node_stats
         self.trace = trace
         self.zero_pfn = zero_pfn
+        self.thp = Thp()
         self.printk = printk
         self.fault_stats = FaultStats()
         self._node_ends = np.array([node.end_pfn for node in topology.nodes], dtype=np.int64)
@@ -226,6 +235,12 @@ class MmContext:
         self.process_madvise_self = has("post-process-madvise-self")
         self.mseal = has("post-mseal")
         self.uffd_unregister_own = has("post-uffd-unregister-own")
+        self.thp_huge_fault = has("thp-huge-fault-eligibility")
+        self.thp_zero_write_alloc = has("post-thp-zero-write-alloc")
+        self.thp_split_zeropage = has("post-thp-split-zeropage")
+        self.thp_mm_exclusive = has("post-thp-mm-exclusive")
+        self.thp_advice_batch = has("post-thp-advice-batch")
+        self.thp_deferred_partial = has("post-thp-deferred-partial")
         self.overcommit_log_bytes = has("post-overcommit-log-bytes")
 
     def count_anon(self, pfns: npt.NDArray[np.int64], sign: int) -> None:

@@ -14,10 +14,12 @@ from typing import Final
 from memtwin.errors import InvariantBroken
 from memtwin.hw.paging import ACCESSED, DIRTY, NX, PKEY_MASK, PMD_SHIFT, PRESENT, PROT_NONE, RW, SPECIAL
 from memtwin.mm.huge_memory import (
+    do_huge_fault,
     do_huge_pmd_anonymous_page,
     do_huge_pmd_wp_page,
     huge_pmd_set_accessed,
     hugepage_vma_check,
+    wp_huge_fault,
 )
 from memtwin.mm.mm_types import VM_SHARED, VM_UFFD_MISSING, VM_WRITE, MmStruct, VmArea
 from memtwin.mm.page import PG_DIRTY
@@ -72,14 +74,19 @@ def _handle_huge(mm: MmStruct, vma: VmArea, addr: int, flags: int) -> int:
 
     A leaf that must be split first is split by the function that says FALLBACK.
     """
-    index, shift = mm.ctx.pt.lookup(mm, addr)
-    if shift != PMD_SHIFT:
-        if vma.vm_ops is None and hugepage_vma_check(vma, in_pf=True):
-            return do_huge_pmd_anonymous_page(VmFault(mm, vma, addr, flags))
-        return VM_FAULT_FALLBACK
+    if addr >> PMD_SHIFT not in mm.deposits:
+        if not hugepage_vma_check(vma, in_pf=True):
+            return VM_FAULT_FALLBACK
+        vmf = VmFault(mm, vma, addr, flags)
+        if vma.vm_ops is None:
+            return do_huge_pmd_anonymous_page(vmf)
+        return do_huge_fault(vmf)
+    index = mm.ctx.pt.lookup(mm, addr)[0]
     entry = mm.ctx.ram.q[index]
     vmf = VmFault(mm, vma, addr, flags, index, entry)
     if flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE) and not entry & RW:
+        if vma.vm_ops is not None:
+            return wp_huge_fault(vmf)
         return do_huge_pmd_wp_page(vmf)
     huge_pmd_set_accessed(vmf)
     return 0

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from memtwin.mm.vm_fault import VM_FAULT_FALLBACK
+
 if TYPE_CHECKING:
     from memtwin.mm.mm_types import VmArea
+    from memtwin.mm.vm_fault import VmFault
 
 __all__ = ["FILE_VM_OPS", "VmOperations"]
 
@@ -19,9 +22,11 @@ class VmOperations:
     nothing.
 
     ``has_close``: ``close`` must be called when such an area is removed, so merging may not swallow it.
+    ``has_huge_fault``: ``huge_fault`` may map a huge leaf.
     """
 
     has_close = False
+    has_huge_fault = False
 
     def open(self, vma: VmArea) -> None:
         """``vma`` came into being by a copy or a split."""
@@ -32,6 +37,12 @@ class VmOperations:
     def may_split(self, vma: VmArea, addr: int) -> int:
         """0, or the errno with which a split at ``addr`` is refused."""
         return 0
+
+    def huge_fault(self, vmf: VmFault, order: int) -> int:
+        """Map ``4096 << order`` bytes (order 9 or 18) at once: VM_FAULT_* bits, FALLBACK for a small page. Alignment
+        and the kind of mapping are this function's to judge.
+        """
+        return VM_FAULT_FALLBACK
 
 
 #: Operations of ordinary mapped files.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from memtwin.hw.paging import ACCESSED, DIRTY, PFN_MASK, RW, SPECIAL
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE
+from memtwin.mm.huge_split import wp_can_reuse_huge
 from memtwin.mm.mm_types import VM_SHARED, MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY
 from memtwin.mm.rmap import anon_vma_prepare
@@ -50,6 +51,14 @@ def copy_anon(mm: MmStruct, vma: VmArea, addr: int, index: int, source: int, ent
     return 0
 
 
+def _can_reuse(mm: MmStruct, pfn: int) -> bool:
+    """Whether nobody else has the anonymous page."""
+    pages = mm.ctx.pages
+    if pages.comp_order[pfn]:
+        return bool(pages.flags[pfn] & PG_ANON_EXCLUSIVE) or wp_can_reuse_huge(mm, pfn)
+    return pages.refcount[pfn] == 1
+
+
 def do_wp_page(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int) -> int:
     """A write to a present read-only entry of a writable area: reuse a page nobody else has, else copy it."""
     ctx = mm.ctx
@@ -57,7 +66,7 @@ def do_wp_page(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int) -> 
     pfn = (entry & PFN_MASK) >> 12
     shared = vma.flags & VM_SHARED
     if not shared:
-        if entry & SPECIAL or not pages.flags[pfn] & PG_ANON or pages.refcount[pfn] != 1:
+        if entry & SPECIAL or not pages.flags[pfn] & PG_ANON or not _can_reuse(mm, pfn):
             return copy_anon(mm, vma, addr, index, pfn, entry)
         pages.flags[pfn] |= PG_ANON_EXCLUSIVE
     mm.page_table_lock.lock()

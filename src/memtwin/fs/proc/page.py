@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """/proc/kpagecount and /proc/kpageflags (fs/proc/page.c; Documentation/admin-guide/mm/pagemap.rst): 8 bytes a frame.
 
-Flags about what is not modelled (KSM, transparent huge pages, idle pages) are 0.
+Flags about what is not modelled (KSM, idle pages) are 0.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ KPF_BUDDY: Final = 10
 KPF_MMAP: Final = 11
 KPF_COMPOUND_HEAD: Final = 15
 KPF_COMPOUND_TAIL: Final = 16
+KPF_THP: Final = 22
 KPF_ZERO_PAGE: Final = 24
 
 #: Page flag -> bit of the file; of a folio the head's flags count.
@@ -67,6 +68,9 @@ def _flags(ctx: MmContext, of: range) -> Words:
     words[(order > 0) & (heads == pfns)] |= np.uint64(1 << KPF_COMPOUND_HEAD)
     words[(order > 0) & (heads != pfns)] |= np.uint64(1 << KPF_COMPOUND_TAIL)
     words[pfns == ctx.zero_pfn] |= np.uint64(1 << KPF_ZERO_PAGE)
+    words[(order > 0) & ((vec.flags[heads] & np.uint32(page.PG_ANON)) != 0)] |= np.uint64(1 << KPF_THP)
+    if ctx.thp.zero_pfn:
+        words[heads == ctx.thp.zero_pfn] |= np.uint64(1 << KPF_THP | 1 << KPF_ZERO_PAGE)
     return words
 
 
