@@ -42,7 +42,7 @@ COVERAGE: Final[Mapping[str, tuple[str, str]]] = {
     "sys/kernel/randomize_va_space": ("modelled", "0, read-only"),
     "sys/kernel/version": ("modelled", ""),
     "sys/vm/admin_reserve_kbytes": ("modelled", ""),
-    "sys/vm/legacy_va_layout": ("partly", "heeded at once, not from the next exec on"),
+    "sys/vm/legacy_va_layout": ("modelled", ""),
     "sys/vm/max_map_count": ("modelled", ""),
     "sys/vm/min_free_kbytes": ("modelled", ""),
     "sys/vm/mmap_min_addr": ("modelled", ""),
