@@ -126,6 +126,7 @@ class MmContext:
         "printk",
         "process_madvise_self",
         "pt",
+        "pt_reclaim",
         "ram",
         "sched",
         "slab",
@@ -233,6 +234,7 @@ class MmContext:
         self.mremap_dontunmap_locked = has("post-mremap-dontunmap-locked")
         self.populate_stop_at_hole = has("post-populate-stop-at-hole")
         self.process_madvise_self = has("post-process-madvise-self")
+        self.pt_reclaim = has("post-pt-reclaim")
         self.mseal = has("post-mseal")
         self.uffd_unregister_own = has("post-uffd-unregister-own")
         self.thp_huge_fault = has("thp-huge-fault-eligibility")

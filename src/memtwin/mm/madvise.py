@@ -261,6 +261,8 @@ def _advise_area(mm: MmStruct, vma: VmArea, start: int, end: int, advice: int) -
             _age(mm, start, end, ACCESSED)
     else:
         zap_page_range(mm, start, end)
+        if mm.ctx.pt_reclaim:
+            mm.ctx.pt.free_empty_tables(mm, start, end)
 
 
 def _remove(vma: VmArea, start: int, end: int) -> None:

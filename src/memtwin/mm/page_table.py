@@ -352,6 +352,17 @@ class PageTables:
             return
         self._free_level(mm, mm.pgd, PGD_SHIFT, 0, start, end, floor, ceiling)
 
+    def free_empty_tables(self, mm: MmStruct, start: int, end: int) -> None:
+        """Free the last-level tables whose 2 MiB lie in [start, end) and which have no entries (post-pt-reclaim)."""
+        first, last = -(-start >> PMD_SHIFT), end >> PMD_SHIFT
+        private = self._pages.private
+        slots = range(first, last) if last - first < len(mm.pte_tables) else sorted(mm.pte_tables)
+        for slot in slots:
+            base = mm.pte_tables.get(slot) if first <= slot < last else None
+            if base is not None and not private[base >> 9]:
+                index = self.pmd_alloc(mm, slot << PMD_SHIFT)
+                self.pte_free(mm, self.remove_table(mm, slot << PMD_SHIFT, index))
+
     def _free_path(self, mm: MmStruct, addr: int, floor: int, ceiling: int) -> None:
         """Free the last-level table at ``addr``, which lies in the hole, and what it leaves empty above."""
         q, private = self._q, self._pages.private

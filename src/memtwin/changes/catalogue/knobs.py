@@ -121,6 +121,12 @@ KNOBS: tuple[Knob, ...] = (
         "post-pageout-keeps-young", "madvise", _TO_6_12, "MADV_PAGEOUT keeps the accessed bits of pages that cannot go"
     ),
     _switch("post-process-madvise-self", "madvise", _TO_6_18, "process_madvise on oneself accepts every advice"),
+    _switch(
+        "post-pt-reclaim",
+        "madvise",
+        "6.14",
+        "MADV_DONTNEED frees page tables that it leaves empty, so that the next fault there may map a huge page",
+    ),
     _switch("post-madv-guard", "madvise", "6.13", "MADV_GUARD_INSTALL and MADV_GUARD_REMOVE, and pagemap bit 58"),
     _switch(
         "post-move-pages-enoent", "migrate", _TO_6_12, "a move_pages query says ENOENT for an empty entry, not EFAULT"
