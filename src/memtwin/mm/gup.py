@@ -26,14 +26,14 @@ from memtwin.mm.mm_types import (
     MmStruct,
     VmArea,
 )
-from memtwin.mm.page import PG_ACTIVE, PG_REFERENCED
+from memtwin.mm.page import PG_ACTIVE, PG_REFERENCED, PageArrays
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_prepare
 from memtwin.mm.set_pte import ANON_FLAGS, GFP_ANON
 from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_OOM, VM_FAULT_SIGBUS
 from memtwin.mm.vma import areas_in
 
-__all__ = ["faultin_page_range", "populate_vma_range"]
+__all__ = ["faultin_page_range", "mark_page_accessed", "populate_vma_range"]
 
 
 def populate_vma_range(mm: MmStruct, start: int, end: int, *, ignore_errors: bool) -> None:
@@ -199,6 +199,17 @@ class _Populate:
             mm.ctx.pt.walk_range(mm, addr, min((addr >> PMD_SHIFT) + 1 << PMD_SHIFT, self._end), self)
 
 
+def mark_page_accessed(pages: PageArrays, pfn: int, *, locked: bool) -> None:
+    """The kernel looked at a page: the first time makes it referenced, the second active, unless it can not be evicted
+    (``locked``).
+    """
+    old = pages.flags[pfn]
+    if not old & PG_REFERENCED:
+        pages.flags[pfn] = old | PG_REFERENCED
+    elif not locked and not old & PG_ACTIVE:
+        pages.flags[pfn] = old & ~PG_REFERENCED | PG_ACTIVE
+
+
 class _MarkAccessed:
     """What FOLL_TOUCH does to every page of the range, present before or not (a RangeOp): it counts as accessed.
 
@@ -217,7 +228,8 @@ class _MarkAccessed:
         for i in range(index, index + count):
             entry = self._q[i]
             if entry & (PRESENT | SPECIAL) == PRESENT:
-                self._touch(self._pages.head((entry & PFN_MASK) >> 12))
+                head = self._pages.head((entry & PFN_MASK) >> 12)
+                mark_page_accessed(self._pages, head, locked=self._locked)
 
     def rows(self, batch: LeafRows) -> None:
         """Whole tables."""
@@ -227,7 +239,7 @@ class _MarkAccessed:
         order = self._pages.vec.comp_order[pfns]
         if order.any():
             for head in (pfns[order != 0] >> order[order != 0] << order[order != 0]).tolist():
-                self._touch(head)
+                mark_page_accessed(self._pages, head, locked=self._locked)
             pfns = pfns[order == 0]
         flags = self._pages.vec.flags
         old = flags[pfns]
@@ -240,12 +252,4 @@ class _MarkAccessed:
         """A huge leaf counts as one page."""
         entry = self._q[index]
         if entry & (PRESENT | SPECIAL) == PRESENT:
-            self._touch((entry & PFN_MASK) >> 12)
-
-    def _touch(self, pfn: int) -> None:
-        flags = self._pages.flags
-        old = flags[pfn]
-        if not old & PG_REFERENCED:
-            flags[pfn] = old | PG_REFERENCED
-        elif not self._locked and not old & PG_ACTIVE:
-            flags[pfn] = old & ~PG_REFERENCED | PG_ACTIVE
+            mark_page_accessed(self._pages, (entry & PFN_MASK) >> 12, locked=self._locked)

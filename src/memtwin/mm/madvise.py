@@ -41,7 +41,7 @@ from memtwin.mm.mm_types import (
     MmStruct,
     VmArea,
 )
-from memtwin.mm.page import PG_REFERENCED
+from memtwin.mm.page import PG_DIRTY, PG_REFERENCED
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.vma import areas_in
 from memtwin.mm.zap import zap_page_range
@@ -287,8 +287,9 @@ def _age(mm: MmStruct, start: int, end: int, bits: int) -> None:
 class _ClearBits:
     """Clears A or A and D of ordinary pages (a :class:`~memtwin.mm.page_table.RangeOp`).
 
-    A cleared D bit is remembered in ``nonzero``: the frame holds what was written until somebody zeroes it. Without D
-    (MADV_COLD) the page loses PG_referenced too.
+    A cleared D bit is remembered in ``nonzero``: the frame holds what was written until somebody zeroes it. A page that
+    is dirty by itself (written from outside) is passed over if others map it. Without D (MADV_COLD) the page loses
+    PG_referenced too.
     """
 
     __slots__ = ("_bits", "_ctx", "_end", "_start", "changed")
@@ -310,8 +311,13 @@ class _ClearBits:
             pfn = (entry & PFN_MASK) >> 12
             if not self._bits & DIRTY:
                 pages.flags[pfn] &= ~PG_REFERENCED
-            elif entry & DIRTY:
-                pages.nonzero[pfn] = 1
+            else:
+                if pages.flags[pfn] & PG_DIRTY:
+                    if pages.mapcount[pfn] != 1:
+                        continue
+                    pages.flags[pfn] &= ~PG_DIRTY
+                if entry & DIRTY:
+                    pages.nonzero[pfn] = 1
             if entry & self._bits:
                 q[i] = entry & ~self._bits
                 self.changed += 1
@@ -322,6 +328,12 @@ class _ClearBits:
         vec = self._ctx.pages.vec
         page = (entries & np.uint64(PRESENT | SPECIAL)) == np.uint64(PRESENT)
         if self._bits & DIRTY:
+            pfns = ((entries[page] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+            page_dirty = (vec.flags[pfns] & np.uint32(PG_DIRTY)) != 0
+            if page_dirty.any():
+                kept = page_dirty & (vec.mapcount[pfns] != 1)
+                page[page] = ~kept
+                vec.flags[pfns[page_dirty & ~kept]] &= np.uint32(~PG_DIRTY & 0xFFFFFFFF)
             dirty = entries[page & ((entries & np.uint64(DIRTY)) != 0)]
             vec.nonzero[((dirty & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)] = 1
         else:

@@ -60,10 +60,10 @@ def handle_mm_fault(mm: MmStruct, vma: VmArea, addr: int, flags: int) -> int:
         if vma.vm_ops is not None:
             return _do_file_fault(mm, vma, addr, index, write)
         return _do_anonymous_page(mm, vma, addr, index, write)
-    if not entry & PRESENT:
+    if not entry & (PRESENT | PROT_NONE):
         raise InvariantBroken(f"non-present entry {entry:#x} at {addr:#x} in an accessible area")
-    if write and not entry & RW:
-        return do_wp_page(mm, vma, addr, index, entry)
+    if not entry & RW and flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE):
+        return do_wp_page(mm, vma, addr, index, entry, flags)
     ctx.ram.q[index] = entry | (ACCESSED | DIRTY if write else ACCESSED)
     ctx.fault_stats.spurious += 1
     return 0

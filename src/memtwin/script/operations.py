@@ -356,7 +356,7 @@ def _table() -> Iterator[Operation]:
         yield row(name, "fd addr len ? uffd_mode", None)
     yield row("uffd_policy", "name ? number", None)
     yield row("scan", "addr len scan categories categories categories categories ? number number", None)
-    yield row("clear_refs", "number", None)
+    yield row("clear_refs", "number", _plain("clear_refs"))
 
     yield row("mbind", "addr len policy number mbind", _plain("mbind"))
     yield row("set_mempolicy", "policy number", _plain("set_mempolicy"))

@@ -46,8 +46,14 @@ _FROM_HEAD: Final = {
     page.PG_SWAPCACHE: 13,
     page.PG_SWAPBACKED: 14,
     page.PG_UNEVICTABLE: 18,
+    page.PG_RESERVED: 32,
+    page.PG_MLOCKED: 33,
+    page.PG_PRIVATE: 35,
+    page.PG_PRIVATE_2: 36,
+    page.PG_ARCH_1: 38,
 }
-_FROM_PAGE: Final = {page.PG_HWPOISON: 19, page.PG_TABLE: 26}
+#: The bit that says exclusive on an anonymous page says mapped to disk on one of a file, and is shown under that name.
+_FROM_PAGE: Final = {page.PG_HWPOISON: 19, page.PG_TABLE: 26, page.PG_ANON_EXCLUSIVE: 34}
 
 
 def _numbers(ctx: MmContext, of: range) -> Words:
@@ -67,6 +73,9 @@ def _flags(ctx: MmContext, of: range) -> Words:
     words[vec.buddy[pfns] != 0] |= np.uint64(1 << KPF_BUDDY)
     words[(order > 0) & (heads == pfns)] |= np.uint64(1 << KPF_COMPOUND_HEAD)
     words[(order > 0) & (heads != pfns)] |= np.uint64(1 << KPF_COMPOUND_TAIL)
+    # A large folio that user space maps, and nobody else's compound page.
+    user = (vec.flags[heads] & np.uint32(page.PG_ANON | page.PG_LRU)) != 0
+    words[(order > 0) & user] |= np.uint64(1 << KPF_THP)
     words[pfns == ctx.zero_pfn] |= np.uint64(1 << KPF_ZERO_PAGE)
     words[(order > 0) & ((vec.flags[heads] & np.uint32(page.PG_ANON)) != 0)] |= np.uint64(1 << KPF_THP)
     if ctx.thp.zero_pfn:

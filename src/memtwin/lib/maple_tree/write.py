@@ -88,9 +88,12 @@ def store_in_leaf(
     node comes from ``reserve``, else with ``gfp``; with None for a reserve, as many as ``nodes_for`` says are got
     beforehand, and those not needed given back. Raises NodesWanted, the tree untouched.
     """
-    node = tree.root
-    while node.kind != LEAF_64:
-        node = node.slots[bisect_left(node.pivots, first)]
+    node = tree.leaf
+    if node.dead or first < node.min or first > node.pivots[-1]:
+        node = tree.root
+        while node.kind != LEAF_64:
+            node = node.slots[bisect_left(node.pivots, first)]
+        tree.leaf = node
     pivots = node.pivots
     end = pivots[-1]
     if last > end or not node.addr or (entry is None and last == end != INDEX_MAX):
@@ -121,17 +124,15 @@ def store_in_leaf(
     addr = 0
     in_place = not tree.in_rcu or (o1 - o0 == 1 and keep_left is not keep_right)
     unused: list[int] = []
-    if not in_place or reserve is None:
-        if reserve is None and parent is not None and count <= LEAF_LEAST_END + 2:
-            unused = _worst_case(tree, 2 * tree.height - 1, gfp)
+    worst = 2 * tree.height - 1 if parent is not None and count <= LEAF_LEAST_END + 2 else 1
+    if reserve is None and not tree.allocator.at_hand(worst):
+        unused = _worst_case(tree, worst, gfp)
+        if not in_place:
             addr = unused.pop()
-        else:
-            addr = reserve.pop() if reserve else tree.allocator.alloc(gfp)
-            if not addr:
-                raise NodesWanted(1)
-        if in_place:  # got beforehand, and not needed
-            unused.append(addr)
-            addr = 0
+    elif not in_place:
+        addr = reserve.pop() if reserve else tree.allocator.alloc(gfp)
+        if not addr:
+            raise NodesWanted(1)
     # The longest NULL stretch that goes: a leaf is scanned again only when its longest one may have gone.
     lost = 0
     track = parent is not None and tree.track_gaps
@@ -294,7 +295,7 @@ def _joined(left: MapleNode, o0: int, first: int, last: int, entry: Entry, right
 
 def _replace_leaf(tree: MapleTree, dead: MapleNode, addr: int) -> MapleNode:
     """Put a copy in the place of a leaf that readers may still be in (RCU mode)."""
-    node = MapleNode(addr, LEAF_64, dead.min, dead.pivots[:], dead.slots[:], [])
+    tree.leaf = node = MapleNode(addr, LEAF_64, dead.min, dead.pivots[:], dead.slots[:], [])
     parent = dead.parent
     if parent is None:
         tree.root = node
