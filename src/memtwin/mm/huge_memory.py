@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from memtwin.errors import NotModelled
 from memtwin.hw.paging import ACCESSED, DIRTY, NX, PFN_MASK, PMD_SIZE, PSE, RW, SPECIAL
 from memtwin.lib.gfp_types import ZERO
 from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER
@@ -32,8 +33,9 @@ from memtwin.mm.mm_types import (
     VM_WRITE,
     VmArea,
 )
+from memtwin.mm.mmap_lock import vmf_anon_prepare
 from memtwin.mm.page import PG_ANON_EXCLUSIVE
-from memtwin.mm.rmap import anon_vma_prepare
+from memtwin.mm.rmap import anon_vma_prepare, folio_move_anon_rmap
 from memtwin.mm.userfaultfd import handle_userfault
 from memtwin.mm.vm_fault import (
     FAULT_FLAG_UNSHARE,
@@ -108,8 +110,9 @@ def do_huge_pmd_anonymous_page(vmf: VmFault) -> int:
     thp = ctx.thp
     if not transhuge_vma_suitable(vma, vmf.address):
         return VM_FAULT_FALLBACK
-    if not anon_vma_prepare(mm, vma):
-        return VM_FAULT_OOM
+    result = 0 if vma.anon_vma is not None else vmf_anon_prepare(mm, vma, vmf.address, vmf.flags)
+    if result:
+        return result
     write = vmf.flags & FAULT_FLAG_WRITE
     table = 0
     if not write and thp.use_zero_page:
@@ -217,17 +220,21 @@ def do_huge_pmd_wp_page(vmf: VmFault) -> int:
         return VM_FAULT_FALLBACK
     head = (entry & PFN_MASK) >> 12
     pages = ctx.pages
-    if pages.flags[head] & PG_ANON_EXCLUSIVE or pages.refcount[head] == 1:
-        mm.page_table_lock.lock()
-        if not pages.flags[head] & PG_ANON_EXCLUSIVE:
-            assert vma.anon_vma is not None
-            pages.vec.mapping[head : head + HPAGE_PMD_NR] = vma.anon_vma.id
+    mm.page_table_lock.lock()
+    exclusive = bool(pages.flags[head] & PG_ANON_EXCLUSIVE)
+    if not exclusive and pages.refcount[head] == 1 and ctx.folio_locks.trylock(head):
+        folio_move_anon_rmap(ctx, vma, head, head)
+        if ctx.exclusive_out_of_move:
             pages.flags[head] |= PG_ANON_EXCLUSIVE
+        ctx.folio_locks.unlock(head)
+        exclusive = True
+    if exclusive:
         if not unshare:
             ctx.ram.q[index] = entry | (RW if vma.flags & VM_WRITE else 0) | DIRTY | ACCESSED
         mm.page_table_lock.unlock()
         ctx.fault_stats.wp_reuse += 1
         return 0
+    mm.page_table_lock.unlock()
     _split(vmf)
     return VM_FAULT_FALLBACK
 
@@ -245,14 +252,16 @@ def do_huge_fault(vmf: VmFault) -> int:
     return vma.vm_ops.huge_fault(vmf, HPAGE_PMD_ORDER)
 
 
-def wp_huge_fault(vmf: VmFault) -> int:
+def wp_huge_fault(vmf: VmFault, order: int) -> int:
     """A write to a read-only huge leaf that a driver made: a shared mapping asks it again, else the leaf goes."""
     vma = vmf.vma
     assert vma.vm_ops is not None
     if vma.flags & VM_SHARED and vma.vm_ops.has_huge_fault:
-        result = vma.vm_ops.huge_fault(vmf, HPAGE_PMD_ORDER)
+        result = vma.vm_ops.huge_fault(vmf, order)
         if not result & VM_FAULT_FALLBACK:
             return result
+    if order != HPAGE_PMD_ORDER:
+        raise NotModelled(f"a write to a read-only leaf of 1 GiB at {vmf.address:#x}: it would have to be split")
     _split(vmf)
     return VM_FAULT_FALLBACK
 

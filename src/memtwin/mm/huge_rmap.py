@@ -121,7 +121,10 @@ def deferred_split_folio(ctx: MmContext, head: int) -> None:
 
 
 def folio_put(ctx: MmContext, head: int) -> None:
-    """Drop a reference to the huge page ``head``; free it at 0."""
+    """Drop a reference to the folio ``head``, huge or a single page; free it at 0."""
+    if not ctx.pages.comp_order[head]:
+        ctx.page_alloc.put_page(head)
+        return
     left = ctx.pages.refcount[head] - 1
     ctx.pages.refcount[head] = left
     if not left:
