@@ -103,6 +103,9 @@ class MmContext:
         "fault_stats",
         "features",
         "folio_locks",
+        "gup_internal_flags",
+        "gup_vma_never_null",
+        "gup_zero_pin_is_error",
         "majflt_tried",
         "map_stack_nohugepage",
         "maple_cache",
@@ -279,6 +282,9 @@ class MmContext:
         self.vma_lock_ro_write_faults = has("vma-lock-ro-write-faults")
         self.anon_prepare_vma_lock = has("post-anon-prepare-vma-lock")
         self.majflt_tried = has("post-majflt-tried")
+        self.gup_internal_flags = has("gup-internal-flags")
+        self.gup_zero_pin_is_error = has("gup-zero-pin-is-error")
+        self.gup_vma_never_null = has("gup-vma-remote-never-null")
         self.exclusive_out_of_move = has("rmap-exclusive-out-of-move")
 
     def warn_once(self, where: str, what: str) -> None:
