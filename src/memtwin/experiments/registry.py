@@ -30,6 +30,8 @@ MODULES: dict[str, str] = {
     "mprotect-unaccount-unfaulted": "mprotect_unaccount",
     "vma-merge-dup-anon-comment": "vma_merge_case6",
     "fork-maple-gfp-kernel": "fork_maple_gfp",
+    "rmap-exclusive-out-of-move": "wp_reuse",
+    "wp-can-reuse-anon-folio": "wp_reuse",
     "access-remote-vm-static": "gup",
     "gup-internal-flags": "gup",
     "gup-zero-pin-is-error": "gup",
