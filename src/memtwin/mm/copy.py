@@ -128,22 +128,34 @@ class _CopyEntries:
             return
         mapped = (entries & np.uint64(_MAPPED)) != 0
         counted = mapped & ((entries & np.uint64(SPECIAL)) == 0)
+        # Every entry maps a counted page, nearly always: no masks, which cost more than all the rest.
+        whole = bool(counted.all())
+        rows = np.flatnonzero(used.any(axis=1))
+        # All tables first: without memory for one, nothing has been shared yet.
+        tables = np.array([self._table(addr) >> 9 for addr in batch.addr[rows].tolist()], dtype=np.int64)
         if self._private:
-            entries[counted] &= np.uint64(~RW & (1 << 64) - 1)
+            if whole:
+                entries &= np.uint64(~RW & (1 << 64) - 1)
+            else:
+                entries[counted] &= np.uint64(~RW & (1 << 64) - 1)
             batch.scatter(entries)
-        entries[mapped] &= np.uint64(~self._forgotten & (1 << 64) - 1)
-        for row, addr in enumerate(batch.addr.tolist()):
-            here = int(np.count_nonzero(used[row]))
-            if here:
-                table = self._table(addr) >> 9
-                target = ctx.ram.frames[table, batch.lo : batch.hi]
-                target[used[row]] = entries[row][used[row]]
-                ctx.pages.private[table] += here
-                self.copied += here
-        pfns = ((entries[counted] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+        target = LeafRows(ctx.ram, batch.addr[rows], tables, batch.lo, batch.hi)
+        if whole:
+            entries &= np.uint64(~self._forgotten & (1 << 64) - 1)
+            target.scatter(entries)
+        else:
+            entries[mapped] &= np.uint64(~self._forgotten & (1 << 64) - 1)
+            # Areas share tables: where this one has nothing, the child may have something of the area before.
+            target.scatter(np.where(used[rows], entries[rows], target.gather()))
+        per_row = np.count_nonzero(used[rows], axis=1)
+        vec.private[tables] += per_row.astype(np.uint64)
+        self.copied += int(per_row.sum())
+        counted_entries = entries.ravel() if whole else entries[counted]
+        pfns = ((counted_entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
         anon = (vec.flags[pfns] & np.uint32(PG_ANON)) != 0
-        for pfn in pfns[~anon].tolist():
-            self._share(pfn)
+        if not anon.all():
+            for pfn in pfns[~anon].tolist():
+                self._share(pfn)
         pfns = pfns[anon]
         ctx.pages.add(vec.refcount, pfns, 1)
         ctx.pages.add(vec.mapcount, pfns, 1)
