@@ -53,6 +53,12 @@ def _error(number: int, why: str) -> OSError:
     return OSError(number, f"mremap: {why}")
 
 
+def _check_sealed(vma: VmArea) -> None:
+    """Sealed memory stays as and where it is, even if nothing would change. Raises OSError EPERM."""
+    if vma.flags & VM_SEALED:
+        raise _error(errno.EPERM, "the area is sealed")
+
+
 def do_mremap(mm: MmStruct, addr: int, old_len: int, new_len: int, flags: int, new_addr: int = 0) -> int:
     """mremap(2); the address. Raises OSError EINVAL, EFAULT, ENOMEM, EAGAIN, EPERM (sealed)."""
     if flags & ~_KNOWN:
@@ -106,12 +112,14 @@ class _Mremap:
         vma: VmArea | None = mm.mm_mt.load(self.addr)
         if vma is None:
             raise _error(errno.EFAULT, "nothing is mapped at the old address")
+        several = self.flags & _FIXED and self.old_len == self.new_len and self.addr + self.old_len > vma.end
+        if not several or not ctx.mremap_multi_vma:  # of several areas each is looked at when its turn comes
+            _check_sealed(vma)
         if self.flags & (_FIXED | _DONTUNMAP):
             return self._mremap_to()
         if self.old_len >= self.new_len:
             if self.old_len > self.new_len:
                 self._check_tail()
-                self._check_sealed(self.addr + self.new_len, self.addr + self.old_len)
                 unmap_range(mm, self.addr + self.new_len, self.addr + self.old_len)
             return self.addr
         return self._grow(vma)
@@ -120,10 +128,6 @@ class _Mremap:
         """What munmap says about the part that a shrinking call cuts off. Raises OSError EINVAL."""
         if self.addr + self.old_len > self.mm.task_size:
             raise _error(errno.EINVAL, "the old range is beyond the address space")
-
-    def _check_sealed(self, start: int, end: int) -> None:
-        if self.mm.ctx.mseal and any(v.flags & VM_SEALED for v in areas_in(self.mm, start, end)):
-            raise _error(errno.EPERM, "the range is sealed")
 
     # -- growing without a fixed target ----------------------------------------------------------------------------
 
@@ -209,7 +213,6 @@ class _Mremap:
             if pieces:
                 return self._move_pieces(pieces)
         if self.flags & _FIXED:
-            self._check_sealed(self.new_addr, self.new_addr + self.new_len)
             unmap_range(mm, self.new_addr, self.new_addr + self.new_len)
         old_len = self.old_len
         if ctx.mremap_fail_clean and mm.mm_mt.load(self.addr) is None:
@@ -256,6 +259,7 @@ class _Mremap:
         for vma, start, end in pieces:
             if vma.uffd_ctx is not None or (vma.file is not None and vma.vm_ops is None):
                 raise _error(errno.EFAULT, "the area can not move together with others")
+            _check_sealed(vma)
             self.addr, self.new_len = start, end - start
             there = target + (start - origin)
             unmap_range(mm, there, there + self.new_len)
@@ -271,8 +275,6 @@ class _Mremap:
         mm, ctx = self.mm, self.mm.ctx
         if mm.map_count >= ctx.sysctl.max_map_count - 3:
             raise no_memory("mremap: too many areas (vm.max_map_count)")
-        if ctx.mseal and vma.flags & VM_SEALED:
-            raise _error(errno.EPERM, "the area is sealed")
         dont_unmap = bool(self.flags & _DONTUNMAP)
         to_account = 0
         if vma.flags & VM_ACCOUNT:
@@ -291,10 +293,9 @@ class _Mremap:
             try:
                 move_page_tables(mm, self.addr, target, old_len)
             except OSError:
-                # The entries that moved are moved back, and the copy goes.
+                # The entries that moved are moved back: their tables are still there.
                 move_page_tables(mm, target, self.addr, old_len)
-                unmap_moved(mm, target, target + self.new_len)
-                ctx.committed -= to_account
+                self._drop_copy(target, flags, to_account)
                 raise
         _drop_userfaultfd(new)
         if flags & VM_LOCKED:
@@ -312,6 +313,20 @@ class _Mremap:
                 if flags & VM_ACCOUNT:
                     ctx.committed += old_len >> 12
         return target
+
+    def _drop_copy(self, target: int, flags: int, to_account: int) -> None:
+        """Unmap the copy of a move that failed. Where that takes a split and there is no memory for it either, the copy
+        stays, empty, and counts as what it is.
+        """
+        mm, ctx = self.mm, self.mm.ctx
+        if flags & VM_LOCKED:
+            mm.locked_vm += self.new_len >> 12
+        try:
+            unmap_moved(mm, target, target + self.new_len)
+            ctx.committed -= to_account
+        except OSError:
+            if flags & VM_ACCOUNT:
+                ctx.committed += (self.new_len >> 12) - to_account
 
     def _leave_empty(self, vma: VmArea, old_len: int, new: VmArea) -> None:
         """MREMAP_DONTUNMAP: the old area stays, empty and unlocked; wholly moved, it has no anon_vma any more."""
