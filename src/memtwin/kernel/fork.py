@@ -66,7 +66,11 @@ def dup_mm(kernel: Kernel, old: MmStruct) -> MmStruct:
     new.owner = old.owner
     old.mmap_lock.down_write()
     try:
-        _dup_mmap(kernel, old, new)
+        new.mmap_lock.down_write(subclass=1)
+        try:
+            _dup_mmap(kernel, old, new)
+        finally:
+            new.mmap_lock.up_write()
     except OSError:
         kernel.mm_put(new)
         raise

@@ -318,18 +318,24 @@ def do_munmap(mm: MmStruct, addr: int, length: int) -> None:
         mm.mmap_lock.up_write()
 
 
+def _may_unmap(vma: VmArea) -> None:
+    if vma.flags & VM_SEALED:
+        raise _error(errno.EPERM, "munmap: the range is sealed")
+
+
 def _gather(mm: MmStruct, start: int, end: int) -> list[VmArea]:
     """The areas that make up [start, end), cut at its ends. Raises OSError ENOMEM, EPERM; splits already made stay."""
     gone: list[VmArea] = mm.mm_mt.in_range(start, end - 1)
     if not gone:
         return gone
-    if mm.ctx.mseal and any(vma.flags & VM_SEALED for vma in gone):
-        raise _error(errno.EPERM, "munmap: the range is sealed")
     first, last = gone[0], gone[-1]
     if first.start < start:
         if end < first.end and mm.map_count >= mm.ctx.sysctl.max_map_count:
             raise no_memory("munmap: the hole would make one area more than vm.max_map_count")
+        _may_unmap(first)
         split_vma(mm, first, start, new_below=True, count_limit=False)
+    for vma in gone:
+        _may_unmap(vma)
     if end < last.end:
         split_vma(mm, last, end, new_below=False, count_limit=False)
     return gone
@@ -514,6 +520,7 @@ def exit_mmap(mm: MmStruct) -> None:
     if areas:
         _unmap_region(mm, areas)
     mm.mmap_lock.up_write()
+    ctx.thp.put_huge_zero_page(mm)
     ctx.pt.pgd_free(mm.pgd)
     mm.pgd = 0
     del ctx.mms[mm.id]

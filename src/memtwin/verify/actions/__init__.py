@@ -6,7 +6,7 @@ Each aims at boundaries, writes lines and keeps the author's picture true in the
 
 from __future__ import annotations
 
-from memtwin.verify.actions.attributes import madvise, mbind, mprotect, msync, prctl, there_and_back
+from memtwin.verify.actions.attributes import madvise, mbind, mprotect, mseal, msync, prctl, there_and_back
 from memtwin.verify.actions.limits import limits, lock_limit, moves_near_map_limit, near_map_limit, with_limits
 from memtwin.verify.actions.locking import mlock, mlockall, mmap_locked
 from memtwin.verify.actions.mapping import (
@@ -19,6 +19,7 @@ from memtwin.verify.actions.mapping import (
     munmap,
     new_file,
     remap_file_pages,
+    two_files,
 )
 from memtwin.verify.actions.moving import move_there_and_back, mremap
 from memtwin.verify.actions.pages import below_stack_like, touch, zap
@@ -46,6 +47,7 @@ __all__ = [
     "moves_near_map_limit",
     "mprotect",
     "mremap",
+    "mseal",
     "msync",
     "munmap",
     "near_map_limit",
@@ -55,6 +57,7 @@ __all__ = [
     "sysctl",
     "there_and_back",
     "touch",
+    "two_files",
     "two_userfaultfds",
     "userfaultfd",
     "wiped",
