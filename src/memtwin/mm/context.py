@@ -95,6 +95,8 @@ class MmContext:
         "events",
         "fault_stats",
         "features",
+        "guard_flag",
+        "madv_guard",
         "map_stack_nohugepage",
         "maple_cache",
         "mapping_ids",
@@ -119,6 +121,7 @@ class MmContext:
         "node_stats",
         "overcommit_log_bytes",
         "page_alloc",
+        "pageout_keeps_young",
         "pages",
         "pku",
         "populate_stop_at_hole",
@@ -224,6 +227,9 @@ class MmContext:
         self.mremap_dontunmap_locked = has("post-mremap-dontunmap-locked")
         self.populate_stop_at_hole = has("post-populate-stop-at-hole")
         self.process_madvise_self = has("post-process-madvise-self")
+        self.madv_guard = has("post-madv-guard")
+        self.guard_flag = has("post-guard-flag")
+        self.pageout_keeps_young = has("post-pageout-keeps-young")
         self.mseal = has("post-mseal")
         self.uffd_unregister_own = has("post-uffd-unregister-own")
         self.overcommit_log_bytes = has("post-overcommit-log-bytes")

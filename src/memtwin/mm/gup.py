@@ -30,7 +30,7 @@ from memtwin.mm.page import PG_ACTIVE, PG_REFERENCED
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_prepare
 from memtwin.mm.set_pte import ANON_FLAGS, GFP_ANON
-from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_OOM, VM_FAULT_SIGBUS
+from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV
 from memtwin.mm.vma import areas_in
 
 __all__ = ["faultin_page_range", "populate_vma_range"]
@@ -126,8 +126,8 @@ class _Populate:
         result = handle_mm_fault(self._mm, self._vma, addr, FAULT_FLAG_WRITE if self._write else 0)
         if result & VM_FAULT_OOM:
             raise OSError(errno.ENOMEM, "populate: no memory")
-        if result & VM_FAULT_SIGBUS:
-            raise OSError(errno.EFAULT, "populate: beyond the end of the file")
+        if result & (VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV):
+            raise OSError(errno.EFAULT, "populate: beyond the end of the file, or a guard")
         self.faults += 1
 
     def rows(self, batch: LeafRows) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from memtwin.errors import InvariantBroken
-from memtwin.hw.paging import ACCESSED, DIRTY, NX, PKEY_MASK, PMD_SHIFT, PRESENT, PROT_NONE, RW, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, GUARD_ENTRY, NX, PKEY_MASK, PMD_SHIFT, PRESENT, PROT_NONE, RW, SPECIAL
 from memtwin.mm.huge_memory import (
     do_huge_pmd_anonymous_page,
     do_huge_pmd_wp_page,
@@ -30,6 +30,7 @@ from memtwin.mm.vm_fault import (
     VM_FAULT_FALLBACK,
     VM_FAULT_OOM,
     VM_FAULT_SIGBUS,
+    VM_FAULT_SIGSEGV,
     VmFault,
 )
 from memtwin.mm.wp import copy_anon, do_wp_page
@@ -59,6 +60,8 @@ def handle_mm_fault(mm: MmStruct, vma: VmArea, addr: int, flags: int) -> int:
             return _do_file_fault(mm, vma, addr, index, write)
         return _do_anonymous_page(mm, vma, addr, index, write)
     if not entry & PRESENT:
+        if entry == GUARD_ENTRY:
+            return VM_FAULT_SIGSEGV
         raise InvariantBroken(f"non-present entry {entry:#x} at {addr:#x} in an accessible area")
     if write and not entry & RW:
         return do_wp_page(mm, vma, addr, index, entry)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.mm.context import MmContext
-from memtwin.mm.mm_types import VM_ACCESS_FLAGS, VM_SOFTDIRTY, MmStruct, VmArea
+from memtwin.mm.mm_types import VM_ACCESS_FLAGS, VM_STICKY, MmStruct, VmArea
 
 __all__ = [
     "AnonVma",
@@ -83,7 +83,7 @@ def _compatible_for_sharing(a: VmArea, b: VmArea) -> bool:
         a.end == b.start
         and a.policy == b.policy
         and a.file is b.file
-        and not (a.flags ^ b.flags) & ~(VM_ACCESS_FLAGS | VM_SOFTDIRTY)
+        and not (a.flags ^ b.flags) & ~(VM_ACCESS_FLAGS | VM_STICKY)
         and b.pgoff == a.pgoff + a.pages
     )
 

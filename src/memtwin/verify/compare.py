@@ -45,6 +45,7 @@ _SHOWS_WITH: Final = {
     "post-pageout-keeps-young": ("pageout",),
     "post-process-madvise-self": ("process_madvise",),
     "post-madv-guard": ("guard_install", "guard_remove"),
+    "post-guard-flag": ("guard_install",),
     "post-move-pages-enoent": ("page_status",),
 }
 

@@ -23,7 +23,7 @@ from memtwin.hw.paging import PF_INSTR, PF_WRITE
 from memtwin.mm.memory import denied_by_pkey, fault_is_permitted, handle_mm_fault
 from memtwin.mm.mm_types import VM_GROWSDOWN, VM_WRITE, MmStruct, VmArea
 from memtwin.mm.mmap import expand_stack
-from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_MAJOR, VM_FAULT_OOM
+from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_SIGSEGV
 from memtwin.mm.vma import find_vma
 
 __all__ = ["FaultingTask", "SignalInfo", "do_user_addr_fault"]
@@ -93,6 +93,9 @@ def do_user_addr_fault(task: FaultingTask, addr: int, error_code: int) -> Signal
         # Linux has nothing better either: the allocator killed somebody else, or will next time.
         ctx.printk("Huh VM_FAULT_OOM leaked out to the #PF handler. Retrying PF")
         return do_user_addr_fault(task, addr, error_code)
+    if result & VM_FAULT_SIGSEGV:
+        ctx.fault_stats.sigsegv += 1
+        return SignalInfo(SIGSEGV, SEGV_MAPERR, addr)
     ctx.fault_stats.sigbus += 1
     return SignalInfo(SIGBUS, BUS_ADRERR, addr)
 
