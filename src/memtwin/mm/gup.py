@@ -12,21 +12,22 @@ import errno
 import numpy as np
 
 from memtwin.errors import InvariantBroken
-from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PRESENT, RW, SPECIAL
-from memtwin.mm.memory import denied_by_pkey, fault_is_permitted, handle_mm_fault
+from memtwin.hw.paging import DIRTY, GUARD_ENTRY, NX, PFN_MASK, PRESENT, RW, SPECIAL
+from memtwin.mm.memory import denied_by_pkey, handle_mm_fault
 from memtwin.mm.mm_types import (
     VM_ACCESS_FLAGS,
     VM_IO,
     VM_LOCKED,
     VM_LOCKONFAULT,
     VM_PFNMAP,
+    VM_READ,
     VM_SHARED,
     VM_UFFD_MISSING,
     VM_WRITE,
     MmStruct,
     VmArea,
 )
-from memtwin.mm.page import PG_ACTIVE, PG_REFERENCED
+from memtwin.mm.page import PG_ACTIVE, PG_DIRTY, PG_REFERENCED
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_prepare
 from memtwin.mm.set_pte import ANON_FLAGS, GFP_ANON
@@ -75,7 +76,7 @@ def faultin_page_range(mm: MmStruct, start: int, end: int, *, write: bool) -> No
             if mm.ctx.populate_stop_at_hole:
                 raise hole
         stop = min(vma.end, end)
-        if vma.flags & (VM_IO | VM_PFNMAP) or not fault_is_permitted(vma, write, False):
+        if vma.flags & (VM_IO | VM_PFNMAP) or not vma.flags & (VM_WRITE if write else VM_READ):
             raise OSError(errno.EINVAL, "populate: the area does not permit the access")
         _populate_area(mm, vma, max(vma.start, start), stop, write)
         position = stop
@@ -95,17 +96,22 @@ def _populate_area(mm: MmStruct, vma: VmArea, start: int, end: int, write: bool)
         raise OSError(errno.ENOMEM, "populate: no memory for an anon_vma")
     try:
         ctx.pt.walk_range(mm, start, end, filler)
-        ctx.pt.walk_range(mm, start, end, _MarkAccessed(mm, locked=bool(vma.flags & VM_LOCKED)))
+        filler.reached = end
     finally:
+        if filler.reached > start:
+            touch = _MarkAccessed(mm, locked=bool(vma.flags & VM_LOCKED), write=write)
+            ctx.pt.walk_range(mm, start, filler.reached, touch)
         ctx.events.pgfault += filler.faults
         if mm.owner is not None:
             mm.owner.min_flt += filler.faults
 
 
 class _Populate:
-    """Fills empty entries (a :class:`~memtwin.mm.page_table.RangeOp`). ``faults`` counts the pages that needed one."""
+    """Fills empty entries (a :class:`~memtwin.mm.page_table.RangeOp`). ``faults`` counts the pages that needed one;
+    ``reached``: the address that could not be populated, if an error ended it.
+    """
 
-    __slots__ = ("_bulk", "_mm", "_vma", "_write", "faults")
+    __slots__ = ("_bulk", "_mm", "_vma", "_write", "faults", "reached")
 
     def __init__(self, mm: MmStruct, vma: VmArea, write: bool) -> None:
         self._mm = mm
@@ -113,6 +119,7 @@ class _Populate:
         self._write = write
         self._bulk = vma.vm_ops is None and not vma.flags & VM_UFFD_MISSING
         self.faults = 0
+        self.reached = 0
 
     def few(self, index: int, count: int, addr: int) -> None:
         """A handful of entries of one table."""
@@ -123,6 +130,7 @@ class _Populate:
                 self._fault(addr + (i << 12))
 
     def _fault(self, addr: int) -> None:
+        self.reached = addr
         result = handle_mm_fault(self._mm, self._vma, addr, FAULT_FLAG_WRITE if self._write else 0)
         if result & VM_FAULT_OOM:
             raise OSError(errno.ENOMEM, "populate: no memory")
@@ -133,8 +141,11 @@ class _Populate:
     def rows(self, batch: LeafRows) -> None:
         """Whole tables: empty entries in one step, then whatever still does not permit the access one by one."""
         entries = batch.gather()
+        guards = np.flatnonzero(entries == np.uint64(GUARD_ENTRY))
         if self._bulk:
             empty = entries == 0
+            if len(guards):
+                empty.ravel()[guards[0] :] = False  # it ends there
             count = int(np.count_nonzero(empty))
             if count:
                 self._fill(batch, entries, empty, count)
@@ -142,7 +153,7 @@ class _Populate:
         rest = (entries & needed) != needed
         if rest.any():
             for addr in batch.page_addr()[rest].tolist():
-                self._fault(addr)
+                self._fault(addr)  # in order, so that a guard ends it
 
     def _fill(self, batch: LeafRows, entries: np.ndarray, empty: np.ndarray, count: int) -> None:
         """Map ``count`` fresh pages (or the zero page) where ``empty`` says; stops short when memory runs out."""
@@ -181,14 +192,16 @@ class _Populate:
 
 
 class _MarkAccessed:
-    """What FOLL_TOUCH does to every page of the range, present before or not (a RangeOp): it counts as accessed.
+    """What FOLL_TOUCH does to every page of the range, present before or not (a RangeOp): it counts as accessed, and
+    as dirty if it is to be written and its entry is clean.
 
     The first time sets PG_referenced; the second makes an evictable page active instead.
     """
 
-    __slots__ = ("_locked", "_pages", "_q")
+    __slots__ = ("_locked", "_pages", "_q", "_write")
 
-    def __init__(self, mm: MmStruct, *, locked: bool) -> None:
+    def __init__(self, mm: MmStruct, *, locked: bool, write: bool) -> None:
+        self._write = write
         self._q = mm.ctx.ram.q
         self._pages = mm.ctx.pages
         self._locked = locked
@@ -201,6 +214,8 @@ class _MarkAccessed:
             if entry & (PRESENT | SPECIAL) != PRESENT:
                 continue
             pfn = (entry & PFN_MASK) >> 12
+            if self._write and not entry & DIRTY:
+                flags[pfn] |= PG_DIRTY
             old = flags[pfn]
             if not old & PG_REFERENCED:
                 flags[pfn] = old | PG_REFERENCED
@@ -213,6 +228,8 @@ class _MarkAccessed:
         entries = entries[(entries & np.uint64(PRESENT | SPECIAL)) == np.uint64(PRESENT)]
         pfns = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
         flags = self._pages.vec.flags
+        if self._write:
+            flags[pfns[(entries & np.uint64(DIRTY)) == 0]] |= np.uint32(PG_DIRTY)
         old = flags[pfns]
         referenced = (old & np.uint32(PG_REFERENCED)) != 0
         again = referenced & ((old & np.uint32(PG_ACTIVE)) == 0) & (not self._locked)

@@ -92,7 +92,8 @@ class _Age:
     :class:`~memtwin.mm.page_table.RangeOp`).
 
     A cleared D bit is remembered in ``nonzero``: the frame holds what was written until somebody zeroes it. A page that
-    is offered is no longer backed by swap; who writes to it takes the offer back.
+    is offered is no longer backed by swap; who writes to it takes the offer back. A page that is dirty by itself (the
+    kernel wrote to it) is not offered while others map it.
     """
 
     __slots__ = ("_bits", "_ctx", "_free", "changed")
@@ -112,6 +113,10 @@ class _Age:
                 continue
             pfn = (entry & PFN_MASK) >> 12
             if self._free:
+                if pages.flags[pfn] & PG_DIRTY:
+                    if pages.mapcount[pfn] != 1:
+                        continue
+                    pages.flags[pfn] &= ~PG_DIRTY
                 pages.flags[pfn] &= ~PG_SWAPBACKED
                 if entry & DIRTY:
                     pages.nonzero[pfn] = 1
@@ -130,7 +135,10 @@ class _Age:
         chosen = ((entries & np.uint64(_MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)
         pfns = ((entries[chosen] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
         if self._free:
-            vec.flags[pfns] &= np.uint32(~PG_SWAPBACKED & 0xFFFFFFFF)
+            passed = ((vec.flags[pfns] & np.uint32(PG_DIRTY)) != 0) & (vec.mapcount[pfns] != 1)
+            chosen[chosen] = ~passed
+            pfns = pfns[~passed]
+            vec.flags[pfns] &= np.uint32(~(PG_SWAPBACKED | PG_DIRTY) & 0xFFFFFFFF)
             vec.nonzero[pfns[(entries[chosen] & np.uint64(DIRTY)) != 0]] = 1
         else:
             sole = vec.mapcount[pfns] == 1
@@ -188,7 +196,7 @@ class _PageOut:
             return
         flags = pages.flags[pfn]
         if flags & PG_ANON:
-            if not flags & PG_SWAPBACKED and not entry & DIRTY and pages.refcount[pfn] == 1:
+            if not flags & (PG_SWAPBACKED | PG_DIRTY) and not entry & DIRTY and pages.refcount[pfn] == 1:
                 self._zap.few(index, 1, 0)
             else:
                 pages.flags[pfn] = flags | PG_SWAPBACKED
