@@ -66,6 +66,19 @@ def _memory_for(managed: int) -> int:
     return pages << 12
 
 
+def host_memory() -> int:
+    """Bytes of a machine whose page allocator manages as many pages as the live kernel's. Raises OSError, ValueError
+    where there is no /proc.
+    """
+    return _memory_for(_meminfo_pages(Path("/proc/meminfo").read_text(encoding="ascii")))
+
+
+def host_sysctls() -> dict[str, int]:
+    """The live machine's settings that a twin has too. Raises OSError, ValueError."""
+    paths = {name: Path("/proc/sys/vm", name) for name in HOST_SYSCTLS}
+    return {name: int(path.read_text(encoding="ascii")) for name, path in paths.items() if path.exists()}
+
+
 def _host_has_pku() -> bool:
     """Whether the CPU of the live machine has protection keys and its kernel uses them."""
     try:
@@ -143,17 +156,17 @@ class Machine:
         is no /proc.
         """
         try:
-            meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
-            like = {"memory": _memory_for(_meminfo_pages(meminfo)), "cpus": os.cpu_count() or 1, "kernel": "host"}
+            like = {"memory": host_memory(), "cpus": os.cpu_count() or 1, "kernel": "host"}
             machine = cls(**{**like, **more})
-            sysctl = machine.kernel.mm_ctx.sysctl
-            for name in HOST_SYSCTLS:
-                path = Path("/proc/sys/vm", name)
-                if path.exists():
-                    setattr(sysctl, name, int(path.read_text(encoding="ascii")))
+            machine.set_sysctls(host_sysctls())
         except (OSError, ValueError) as error:
             raise BadInput(f"the live machine can not be looked at: {error}") from None
         return machine
+
+    def set_sysctls(self, values: Mapping[str, int]) -> None:
+        """Settings under /proc/sys/vm by name, as if they had held from boot on."""
+        for name, value in values.items():
+            setattr(self.kernel.mm_ctx.sysctl, name, value)
 
     def spawn(self, name: str = "proc") -> Process:
         """A process without a program, driven by system calls: no ASLR, 8 MiB stack area, empty heap at 0x800000000."""

@@ -31,6 +31,7 @@ from memtwin.hw.ram import PAGE_MASK
 from memtwin.kernel.fork import dup_mm
 from memtwin.kernel.kernel import Kernel
 from memtwin.kernel.memory_file import MemoryFile
+from memtwin.kernel.process_vm_access import process_mm
 from memtwin.kernel.procfs import open_file
 from memtwin.kernel.task import TaskStruct
 from memtwin.mm.ksm import ksm_disable_merge_any, ksm_enable_merge_any
@@ -43,6 +44,7 @@ from memtwin.mm.mmap import do_brk, do_mmap, do_munmap, setup_arg_pages
 from memtwin.mm.mprotect import do_mprotect
 from memtwin.mm.mremap import do_mremap
 from memtwin.mm.mseal import do_mseal
+from memtwin.mm.process_vm_access import read_remote_vm, write_remote_vm
 from memtwin.mm.shmem import DevZero, ShmemFile, ShmemInode
 from memtwin.mm.userfaultfd import UserfaultfdCtx
 
@@ -429,6 +431,23 @@ class Process:
             raise OSError(errno.EBADF, "no such descriptor")
         self._call(held.put)
 
+    # -- other processes' memory ----------------------------------------------------------------------------------
+
+    def process_vm_readv(self, target: Process, addr: int, length: int) -> bytes:
+        """process_vm_readv(2) of one range of ``target``; what precedes the first page that can not be read. Raises
+        OSError EFAULT (nothing does), EPERM, ESRCH.
+        """
+        return self._call(lambda: read_remote_vm(self._mm_of(target), addr, length, self.task))
+
+    def process_vm_writev(self, target: Process, addr: int, data: bytes) -> int:
+        """process_vm_writev(2) to one range of ``target``; bytes written. Raises OSError EFAULT, EPERM, ESRCH."""
+        return self._call(lambda: write_remote_vm(self._mm_of(target), addr, data, self.task))
+
+    def _mm_of(self, target: Process) -> MmStruct:
+        if target.kernel is not self.kernel:
+            raise ValueError("a process of another machine")
+        return process_mm(self.kernel, self.task, target.pid)
+
     # -- /proc ----------------------------------------------------------------------------------------------------
 
     def read_file(self, path: str) -> str:
@@ -451,6 +470,14 @@ class Process:
         """
         data = data.encode() if isinstance(data, str) else data
         return self._call(lambda: open_file(self.kernel, path, O_WRONLY).write(data))
+
+    def write_file_at(self, path: str, offset: int, data: bytes) -> int:
+        """One pwrite(2) to a file such as ``/proc/self/mem``; bytes taken. Raises OSError."""
+        return self._call(lambda: open_file(self.kernel, path, O_WRONLY).pwrite(data, offset))
+
+    def clear_refs(self, number: int) -> None:
+        """Write ``number`` to /proc/self/clear_refs. Raises OSError EINVAL."""
+        self.write_file("/proc/self/clear_refs", f"{number}\n")
 
     # -- accesses -------------------------------------------------------------------------------------------------
 

@@ -96,6 +96,7 @@ def _summary(campaign: Campaign, report: Report) -> str:
     dropped = [f"{report.unstable} unstable", f"{report.lost} lost"]
     if report.undecided:
         dropped.append(f"{report.undecided} left out: what this kernel does there is undecided")
+    dropped += [f"{count} not run: {why}" for why, count in report.skipped.items() if count]
     if report.unmodelled:
         dropped += [f"{count} ended at {op}, not modelled" for op, count in report.unmodelled.most_common()]
     what = "scripts" if campaign.texts else f"{campaign.profile}, seed {campaign.seed}"
@@ -252,6 +253,7 @@ def verify(
             "unstable": report.unstable,
             "lost": report.lost,
             "undecided": report.undecided,
+            "skipped": {why: count for why, count in report.skipped.items() if count},
             "unmodelled": dict(sorted(report.unmodelled.items())),
             "differences": len(report.cases),
             "groups": {key: len(cases) for key, cases in report.groups().items()},

@@ -29,6 +29,8 @@ from memtwin.abi.stat import S_IFCHR, S_IFMT, S_IFREG
 from memtwin.fs.file import File, PathFile
 from memtwin.fs.inode import linux_error
 from memtwin.fs.namei import Dentry, lookup_parent, path_lookup
+from memtwin.fs.proc.clear_refs import ClearRefsInode
+from memtwin.fs.proc.mem import MemInode
 from memtwin.fs.proc.proc_sysctl import SysctlInode
 from memtwin.fs.tty import StdioInode
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["do_faccessat", "do_open"]
 
 #: Regular files that can be opened for writing.
-_WRITABLE: Final = (StdioInode, SysctlInode)
+_WRITABLE: Final = (StdioInode, SysctlInode, ClearRefsInode, MemInode)
 _PATH_FLAGS: Final = O_PATH | O_DIRECTORY | O_NOFOLLOW
 
 

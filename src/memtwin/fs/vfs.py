@@ -35,8 +35,9 @@ class Vfs:
         tasks: Callable[[], Mapping[int, ProcTask]],
         current: Callable[[], ProcTask | None],
         read_memory: Callable[[ProcTask, int, int], bytes],
+        may_access: Callable[[ProcTask, bool], bool],
     ) -> None:
-        self.proc: Final = ProcFs(epoch, tasks, current, read_memory)
+        self.proc: Final = ProcFs(epoch, tasks, current, read_memory, may_access)
         self.dev: Final = make_dev(epoch, random_bytes)
         self.root: Final = Dentry(HostFs().root())
         self.root.mounts = {

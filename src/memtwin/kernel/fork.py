@@ -39,6 +39,7 @@ __all__ = ["dup_mm"]
 _LOCKS = VM_LOCKED | VM_LOCKONFAULT
 _COPIED_FIELDS = (
     "mmap_base",
+    "topdown",
     "task_size",
     "start_brk",
     "brk",

@@ -32,6 +32,7 @@ from memtwin.mm.page_alloc import PageAllocator
 from memtwin.mm.page_table import PageTables
 from memtwin.mm.shmem import ShmemInode
 from memtwin.mm.slab import SlabAllocator
+from memtwin.mm.unmapped_area import legacy_base
 from memtwin.mm.vma import no_memory
 from memtwin.mm.vma_modify import VmaModify
 from memtwin.mm.vmstat import NodeStat, VmEvents
@@ -199,7 +200,8 @@ class Kernel:
         if self.sched.lockdep is not None:
             tree.set_external_lock(lock)
         mm = MmStruct(ctx, ctx.mm_ids, addr, pgd, tree, lock, SpinLock(self.sched, "page_table_lock"), MmTlb(self.tlb))
-        mm.mmap_base = _MMAP_BASE
+        mm.topdown = not ctx.sysctl.legacy_va_layout
+        mm.mmap_base = _MMAP_BASE if mm.topdown else legacy_base(mm)
         mm.start_brk = mm.brk = _START_BRK
         ctx.mms[mm.id] = mm
         return mm

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from memtwin.kernel.syscalls import SyscallTable
     from memtwin.kernel.task import TaskStruct
 
-__all__ = ["CALLS"]
+__all__ = ["CALLS", "access_ok", "copy_in", "copy_out", "import_iovec"]
 
 CALLS: Final = Calls()
 
@@ -31,7 +31,8 @@ CALLS: Final = Calls()
 _CHUNK: Final = 1 << 20
 
 
-def _access_ok(addr: int, count: int) -> None:
+def access_ok(addr: int, count: int) -> None:
+    """Raises OSError EFAULT unless all of a buffer lies in user space."""
     if addr + count > TASK_SIZE:
         raise linux_error(errno.EFAULT)
 
@@ -50,7 +51,7 @@ def _writable(task: TaskStruct, fd: int) -> File:
     return file
 
 
-def _copy_out(task: TaskStruct, addr: int, data: bytes) -> int:
+def copy_out(task: TaskStruct, addr: int, data: bytes) -> int:
     """Copy to user memory; how many bytes arrived before a bad page."""
     try:
         copy_to_user(task, addr, data)
@@ -66,7 +67,7 @@ def _copy_out(task: TaskStruct, addr: int, data: bytes) -> int:
             done += size
 
 
-def _copy_in(task: TaskStruct, addr: int, count: int) -> bytes:
+def copy_in(task: TaskStruct, addr: int, count: int) -> bytes:
     """Copy from user memory, up to a bad page. EFAULT if that is the first."""
     try:
         return copy_from_user(task, addr, count)
@@ -85,13 +86,13 @@ def _copy_in(task: TaskStruct, addr: int, count: int) -> bytes:
 
 def _read(task: TaskStruct, file: File, addr: int, count: int, offset: int | None) -> int:
     """read (``offset`` None: at the position, which moves) or pread."""
-    _access_ok(addr, count)
+    access_ok(addr, count)
     count = min(count, MAX_RW_COUNT)
     done = 0
     while True:
         size = min(count - done, _CHUNK)
         data = file.read(size) if offset is None else file.pread(size, offset + done)
-        arrived = _copy_out(task, addr + done, data)
+        arrived = copy_out(task, addr + done, data)
         done += arrived
         if arrived < len(data):
             if offset is None:
@@ -104,11 +105,11 @@ def _read(task: TaskStruct, file: File, addr: int, count: int, offset: int | Non
 
 
 def _write(sys: SyscallTable, task: TaskStruct, file: File, addr: int, count: int) -> int:
-    _access_ok(addr, count)
+    access_ok(addr, count)
     count = min(count, MAX_RW_COUNT)
     done = 0
     while True:
-        data = _copy_in(task, addr + done, min(count - done, _CHUNK))
+        data = copy_in(task, addr + done, min(count - done, _CHUNK))
         try:
             written = file.write(data)
         except BrokenPipeError:
@@ -143,10 +144,10 @@ def sys_pread64(sys: SyscallTable, task: TaskStruct, fd: int, addr: int, count: 
 def sys_pwrite64(sys: SyscallTable, task: TaskStruct, fd: int, addr: int, count: int, offset: int) -> int:
     if offset < 0:
         raise linux_error(errno.EINVAL)
-    return int(_writable(task, fd).pwrite(_copy_in(task, addr, min(count, MAX_RW_COUNT)), offset))
+    return int(_writable(task, fd).pwrite(copy_in(task, addr, min(count, MAX_RW_COUNT)), offset))
 
 
-def _iovec(task: TaskStruct, addr: int, count: int) -> list[tuple[int, int]]:
+def import_iovec(task: TaskStruct, addr: int, count: int) -> list[tuple[int, int]]:
     """The (address, length) pairs of an array of struct iovec. EINVAL, EFAULT."""
     if count > IOV_MAX:
         raise linux_error(errno.EINVAL)
@@ -160,7 +161,7 @@ def _iovec(task: TaskStruct, addr: int, count: int) -> list[tuple[int, int]]:
 def sys_readv(sys: SyscallTable, task: TaskStruct, fd: int, iov: int, count: int) -> int:
     file = _readable(task, fd)
     done = 0
-    for addr, length in _iovec(task, iov, count):
+    for addr, length in import_iovec(task, iov, count):
         if length:
             try:
                 moved = _read(task, file, addr, length, None)
@@ -177,10 +178,10 @@ def sys_readv(sys: SyscallTable, task: TaskStruct, fd: int, iov: int, count: int
 @CALLS.define("writev", "fd", "addr", "ulong")
 def sys_writev(sys: SyscallTable, task: TaskStruct, fd: int, iov: int, count: int) -> int:
     file = _writable(task, fd)
-    pairs = _iovec(task, iov, count)
+    pairs = import_iovec(task, iov, count)
     for addr, length in pairs:
-        _access_ok(addr, length)
-    data = b"".join(_copy_in(task, addr, min(length, MAX_RW_COUNT)) for addr, length in pairs if length)
+        access_ok(addr, length)
+    data = b"".join(copy_in(task, addr, min(length, MAX_RW_COUNT)) for addr, length in pairs if length)
     try:
         return file.write(data)
     except BrokenPipeError:

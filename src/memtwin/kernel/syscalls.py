@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -98,10 +99,23 @@ class Calls(list[Call]):
 
 def _all_calls() -> list[Call]:
     from memtwin.kernel import exit as exit_
-    from memtwin.kernel import fd, futex, mman, namei, read_write, readonly, resource, rseq, signal, sys, time
+    from memtwin.kernel import (
+        fd,
+        futex,
+        mman,
+        namei,
+        process_vm_access,
+        read_write,
+        readonly,
+        resource,
+        rseq,
+        signal,
+        sys,
+        time,
+    )
 
     modules: tuple[Any, ...] = (
-        *(exit_, fd, futex, mman, namei, read_write, readonly),
+        *(exit_, fd, futex, mman, namei, process_vm_access, read_write, readonly),
         *(resource, rseq, signal, sys, time),
     )
     return [call for module in modules for call in module.CALLS]
@@ -123,6 +137,16 @@ def _read_memory(task: ProcTask, start: int, end: int) -> bytes:
         return copy_from_user(task, start, end - start)
     except OSError:
         return b""
+
+
+def _may_access(kernel: Kernel, task: ProcTask, attach: bool) -> bool:
+    """Whether the current process may read (``attach``: change) the memory of another; from outside all may."""
+    from memtwin.kernel.ptrace import may_access_mm
+    from memtwin.kernel.task import TaskStruct
+
+    assert isinstance(task, TaskStruct)
+    current = kernel.tasks.get(kernel.sched.current.tid)
+    return current is None or may_access_mm(kernel, current, task, attach=attach)
 
 
 class SyscallTable:
@@ -154,6 +178,7 @@ class SyscallTable:
             tasks=lambda: kernel.tasks,
             current=lambda: kernel.tasks.get(kernel.sched.current.tid),
             read_memory=_read_memory,
+            may_access=partial(_may_access, kernel),
         )
         register(self)
         kernel.syscalls = self

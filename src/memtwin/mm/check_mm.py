@@ -48,13 +48,14 @@ def check_address_spaces(ctx: MmContext) -> None:
         _check_areas(mm, totals)
         _check_tables(ctx, mm, totals)
     accounted = totals.committed + ctx.commit_leaked
-    require(ctx.committed == accounted, f"Committed_AS is {ctx.committed} pages, areas and known leaks say {accounted}")
     for anon_id, anon_vma in ctx.anon_vmas.items():
         users = totals.anon_users.get(anon_id, 0)
         require(anon_vma.entries == users, f"anon_vma {anon_id} counts {anon_vma.entries} links, there are {users}")
     for mapping_id, mapping in ctx.mappings.items():
         users = totals.file_users.get(mapping_id, 0)
         require(mapping.i_mmap == users, f"mapping {mapping_id} counts {mapping.i_mmap} areas, there are {users}")
+        accounted += mapping.committed
+    require(ctx.committed == accounted, f"Committed_AS is {ctx.committed} pages, areas and known leaks say {accounted}")
     _check_pages(ctx, totals)
 
 

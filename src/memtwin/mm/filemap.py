@@ -22,10 +22,10 @@ class AddressSpace:
 
     ``read_folio(index)`` returns up to 4096 bytes of the file's content (less at its end); ``size()`` the length in
     bytes; ``shmem`` says that the pages count as shared memory (an anonymous shared object). ``i_mmap``: number of
-    areas that map it.
+    areas that map it; ``committed``: pages that were promised when it was made.
     """
 
-    __slots__ = ("_read_folio", "folios", "i_mmap", "id", "opens", "shmem", "size")
+    __slots__ = ("_read_folio", "committed", "folios", "i_mmap", "id", "opens", "shmem", "size")
 
     def __init__(self, read_folio: Callable[[int], bytes], size: Callable[[], int], *, shmem: bool = False) -> None:
         self._read_folio = read_folio
@@ -34,6 +34,7 @@ class AddressSpace:
         self.id = 0
         self.i_mmap = 0
         self.opens = 0
+        self.committed = 0
         self.folios: dict[int, int] = {}
 
     def mapped(self, ctx: MmContext) -> None:
@@ -65,6 +66,7 @@ class AddressSpace:
     def _drop_if_unused(self, ctx: MmContext) -> None:
         if not self.i_mmap and not self.opens:
             self.drop_from(ctx, 0)
+            ctx.committed -= self.committed
             del ctx.mappings[self.id]
 
     def drop_from(self, ctx: MmContext, first: int) -> None:

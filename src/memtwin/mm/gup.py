@@ -27,14 +27,14 @@ from memtwin.mm.mm_types import (
     MmStruct,
     VmArea,
 )
-from memtwin.mm.page import PG_ACTIVE, PG_DIRTY, PG_REFERENCED
+from memtwin.mm.page import PG_ACTIVE, PG_DIRTY, PG_REFERENCED, PageArrays
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_prepare
 from memtwin.mm.set_pte import ANON_FLAGS, GFP_ANON
 from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV
 from memtwin.mm.vma import areas_in
 
-__all__ = ["faultin_page_range", "populate_vma_range"]
+__all__ = ["faultin_page_range", "mark_page_accessed", "populate_vma_range"]
 
 
 def populate_vma_range(mm: MmStruct, start: int, end: int, *, ignore_errors: bool) -> None:
@@ -191,6 +191,17 @@ class _Populate:
         raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
 
 
+def mark_page_accessed(pages: PageArrays, pfn: int, *, locked: bool) -> None:
+    """The kernel looked at a page: the first time makes it referenced, the second active, unless it can not be evicted
+    (``locked``).
+    """
+    old = pages.flags[pfn]
+    if not old & PG_REFERENCED:
+        pages.flags[pfn] = old | PG_REFERENCED
+    elif not locked and not old & PG_ACTIVE:
+        pages.flags[pfn] = old & ~PG_REFERENCED | PG_ACTIVE
+
+
 class _MarkAccessed:
     """What FOLL_TOUCH does to every page of the range, present before or not (a RangeOp): it counts as accessed, and
     as dirty if it is to be written and its entry is clean.
@@ -208,19 +219,14 @@ class _MarkAccessed:
 
     def few(self, index: int, count: int, addr: int) -> None:
         """A handful of entries of one table."""
-        flags = self._pages.flags
         for i in range(index, index + count):
             entry = self._q[i]
             if entry & (PRESENT | SPECIAL) != PRESENT:
                 continue
             pfn = (entry & PFN_MASK) >> 12
             if self._write and not entry & DIRTY:
-                flags[pfn] |= PG_DIRTY
-            old = flags[pfn]
-            if not old & PG_REFERENCED:
-                flags[pfn] = old | PG_REFERENCED
-            elif not self._locked and not old & PG_ACTIVE:
-                flags[pfn] = old & ~PG_REFERENCED | PG_ACTIVE
+                self._pages.flags[pfn] |= PG_DIRTY
+            mark_page_accessed(self._pages, pfn, locked=self._locked)
 
     def rows(self, batch: LeafRows) -> None:
         """Whole tables."""

@@ -16,7 +16,7 @@ from memtwin.errors import NotModelled
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.gup import faultin_page_range
 from memtwin.mm.ksm import NEVER_MERGEABLE
-from memtwin.mm.madvise_pages import advise_pages
+from memtwin.mm.madvise_pages import advise_pages, check_seal
 from memtwin.mm.mm_types import (
     VM_DONTCOPY,
     VM_DONTDUMP,
@@ -135,6 +135,7 @@ def _change_flags(mm: MmStruct, start: int, end: int, advice: int) -> None:
     clear, add = _FLAG_ADVICE[advice]
 
     def visit(prev: VmArea | None, vma: VmArea, low: int, high: int) -> VmArea:
+        check_seal(vma, advice)
         refused = _refusal(vma, advice)
         if refused:
             raise _invalid(refused)

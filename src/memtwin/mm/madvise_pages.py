@@ -17,14 +17,36 @@ from memtwin.abi import mman
 from memtwin.errors import InvariantBroken, NotModelled
 from memtwin.hw.paging import ACCESSED, DIRTY, PFN_MASK, PRESENT, PROT_NONE, SPECIAL
 from memtwin.mm.guard import guard_install, guard_remove
-from memtwin.mm.mm_types import VM_HUGETLB, VM_LOCKED, VM_MAYWRITE, VM_PFNMAP, VM_SHARED, MmStruct, VmArea
+from memtwin.mm.mm_types import (
+    VM_HUGETLB,
+    VM_LOCKED,
+    VM_MAYWRITE,
+    VM_PFNMAP,
+    VM_SEALED,
+    VM_SHARED,
+    VM_WRITE,
+    MmStruct,
+    VmArea,
+)
 from memtwin.mm.page import PG_ANON, PG_DIRTY, PG_REFERENCED, PG_SWAPBACKED
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.shmem import punch_hole
 from memtwin.mm.zap import ZapOp, zap_page_range
 
-__all__ = ["advise_pages"]
+__all__ = ["advise_pages", "check_seal"]
 
+#: Advice that loses what pages hold, here or in a child.
+_DISCARDS: Final = frozenset(
+    {
+        mman.MADV_DONTNEED,
+        mman.MADV_DONTNEED_LOCKED,
+        mman.MADV_FREE,
+        mman.MADV_REMOVE,
+        mman.MADV_DONTFORK,
+        mman.MADV_WIPEONFORK,
+        mman.MADV_GUARD_INSTALL,
+    }
+)
 #: An entry with one of these has a valid frame.
 _MAPPED: Final = PRESENT | PROT_NONE
 
@@ -33,10 +55,17 @@ def _invalid(why: str) -> OSError:
     return OSError(errno.EINVAL, f"madvise: {why}")
 
 
+def check_seal(vma: VmArea, advice: int) -> None:
+    """Sealed anonymous memory that can not be written can not be emptied either. Raises OSError EPERM."""
+    if vma.flags & VM_SEALED and advice in _DISCARDS and vma.is_anonymous and not vma.flags & VM_WRITE:
+        raise OSError(errno.EPERM, "madvise: the area is sealed, and its content could not be written again")
+
+
 def advise_pages(mm: MmStruct, vma: VmArea, start: int, end: int, advice: int) -> None:
     """Act on [start, end) of ``vma`` as one of the advices about pages says. Raises OSError EINVAL, EACCES, EPERM,
     ENOMEM; NotModelled.
     """
+    check_seal(vma, advice)
     if advice == mman.MADV_WILLNEED:
         return  # there is neither swap nor I/O to start
     if advice == mman.MADV_REMOVE:
@@ -71,7 +100,7 @@ def _remove(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
     """MADV_REMOVE: punch a hole into the object behind a shared mapping that may be written."""
     if vma.flags & VM_LOCKED:
         raise _invalid("MADV_REMOVE on a locked area")
-    if vma.file is None or vma.vm_ops is None:
+    if vma.file is None:
         raise _invalid("MADV_REMOVE without an object behind the area")
     if vma.flags & (VM_SHARED | VM_MAYWRITE) != VM_SHARED | VM_MAYWRITE:
         raise OSError(errno.EACCES, "madvise: MADV_REMOVE needs a shared mapping that may be written")

@@ -59,12 +59,12 @@ def handle_mm_fault(mm: MmStruct, vma: VmArea, addr: int, flags: int) -> int:
         if vma.vm_ops is not None:
             return _do_file_fault(mm, vma, addr, index, write)
         return _do_anonymous_page(mm, vma, addr, index, write)
-    if not entry & PRESENT:
+    if not entry & (PRESENT | PROT_NONE):
         if entry == GUARD_ENTRY:
             return VM_FAULT_SIGSEGV
         raise InvariantBroken(f"non-present entry {entry:#x} at {addr:#x} in an accessible area")
-    if write and not entry & RW:
-        return do_wp_page(mm, vma, addr, index, entry)
+    if not entry & RW and flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE):
+        return do_wp_page(mm, vma, addr, index, entry, flags)
     ctx.ram.q[index] = entry | (ACCESSED | DIRTY if write else ACCESSED)
     ctx.fault_stats.spurious += 1
     return 0
@@ -138,6 +138,8 @@ def _do_file_fault(mm: MmStruct, vma: VmArea, addr: int, index: int, write: int)
         if ctx.ram.q[index]:
             ctx.fault_stats.file_read += 1
             return 0
+    if write and not vma.flags & VM_SHARED and not anon_vma_prepare(mm, vma):
+        return VM_FAULT_OOM
     if page_index >= (mapping.size() + 4095) >> 12:
         return VM_FAULT_SIGBUS
     if vma.flags & VM_UFFD_MISSING and page_index not in mapping.folios:

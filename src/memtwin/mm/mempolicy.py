@@ -60,7 +60,7 @@ def mpol_new(ctx: MmContext, mode: int, nodemask: int) -> MemPolicy | None:
     if flags & mp.MPOL_F_NUMA_BALANCING and mode not in (mp.MPOL_BIND, mp.MPOL_PREFERRED_MANY):
         raise OSError(errno.EINVAL, "mempolicy: NUMA balancing goes with MPOL_BIND only")
     if mode == mp.MPOL_DEFAULT:
-        if nodemask or flags & both:
+        if nodemask:
             raise OSError(errno.EINVAL, "mempolicy: the default takes no nodes")
         return None
     if mode == mp.MPOL_PREFERRED and not nodemask:

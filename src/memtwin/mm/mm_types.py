@@ -315,6 +315,7 @@ class MmStruct:
         "task_size",
         "thp_disabled",
         "tlb",
+        "topdown",
         "total_vm",
     )
 
@@ -340,6 +341,7 @@ class MmStruct:
         self.pte_tables: dict[int, int] = {}
         self.task_size = paging.TASK_SIZE
         self.mmap_base = 0
+        self.topdown = True  #: MMF_TOPDOWN: chosen when the program began
         self.owner: TaskLimits | None = None
         self.def_flags = 0
         self.thp_disabled = False

@@ -12,7 +12,6 @@ import errno
 from typing import Final
 
 from memtwin.abi import mman
-from memtwin.abi.capability import CAP_SYS_RAWIO
 from memtwin.abi.fcntl import F_SEAL_FUTURE_WRITE, F_SEAL_WRITE
 from memtwin.abi.resource import RLIM_INFINITY, RLIMIT_DATA, RLIMIT_STACK
 from memtwin.hw.ram import PAGE_MASK
@@ -44,7 +43,7 @@ from memtwin.mm.mm_types import (
     VmArea,
 )
 from memtwin.mm.rmap import anon_vma_prepare
-from memtwin.mm.unmapped_area import get_unmapped_area, start_gap
+from memtwin.mm.unmapped_area import get_unmapped_area, round_hint_to_min, start_gap
 from memtwin.mm.util import can_do_mlock, charged, may_expand_vm, mlock_limit_allows, security_vm_enough_memory
 from memtwin.mm.vm_ops import FILE_VM_OPS, VmOperations
 from memtwin.mm.vma import (
@@ -137,12 +136,11 @@ def _do_mmap(
         raise _error(errno.ENOMEM, "mmap: longer than the address space")
     if mm.map_count > ctx.sysctl.max_map_count:
         raise _error(errno.ENOMEM, "mmap: too many areas (vm.max_map_count)")
+    if addr and not flags & _AT_ADDRESS:
+        addr = round_hint_to_min(mm, addr)
     addr = get_unmapped_area(mm, addr, length, pgoff, flags, file, prot)
-    if flags & _AT_ADDRESS:
-        if flags & mman.MAP_FIXED and addr < ctx.sysctl.mmap_min_addr and not _capable(mm, CAP_SYS_RAWIO):
-            raise _error(errno.EPERM, "mmap: below vm.mmap_min_addr")
-        if flags & mman.MAP_FIXED_NOREPLACE and areas_in(mm, addr, addr + length):
-            raise _error(errno.EEXIST, "mmap: the range is in use")
+    if flags & mman.MAP_FIXED_NOREPLACE and areas_in(mm, addr, addr + length):
+        raise _error(errno.EEXIST, "mmap: the range is in use")
     vm_flags = (prot & 7) | _ANON_PROT | mm.def_flags
     if prot == mman.PROT_EXEC and ctx.pku:
         vm_flags |= VM_PKEY_EXECUTE_ONLY
@@ -175,10 +173,6 @@ def _do_mmap(
         vm_flags = ksm_vma_flags(mm, vm_flags)
     vma = _mmap_region(mm, addr, length, vm_flags, pgoff, file)
     return addr, bool(vma.flags & VM_LOCKED)
-
-
-def _capable(mm: MmStruct, capability: int) -> bool:
-    return mm.owner is None or mm.owner.capable(capability)
 
 
 def _anonymous(mm: MmStruct, length: int, flags: int, vm_flags: int, pgoff: int) -> tuple[int, MappedFile | None, int]:
@@ -260,11 +254,25 @@ def _mmap_region(mm: MmStruct, addr: int, length: int, vm_flags: int, pgoff: int
             vm_flags = _seal_flags(vm_flags, file)
         if beside is None:
             beside = _clear(mm, addr, end)
+        if isinstance(file, _SharedAnonymous):
+            return _place_shared(mm, beside, addr, end, vm_flags, pgoff, file)
         return _place(mm, beside, addr, end, vm_flags, pgoff, file)
     except OSError:
         if vm_flags & VM_ACCOUNT:
             ctx.committed -= pages
         raise
+
+
+def _place_shared(
+    mm: MmStruct, beside: _Neighbours, addr: int, end: int, vm_flags: int, pgoff: int, file: _SharedAnonymous
+) -> VmArea:
+    """The object is promised as a whole, whatever its areas may do, and for as long as one maps a part of it."""
+    if vm_flags & VM_NORESERVE:
+        return _place(mm, beside, addr, end, vm_flags, pgoff, file)
+    pages = (end - addr) >> 12
+    vma = charged(mm, pages, lambda: _place(mm, beside, addr, end, vm_flags, pgoff, file))
+    file.mapping.committed = pages
+    return vma
 
 
 def _place(
@@ -309,18 +317,24 @@ def do_munmap(mm: MmStruct, addr: int, length: int) -> None:
         mm.mmap_lock.up_write()
 
 
+def _may_unmap(vma: VmArea) -> None:
+    if vma.flags & VM_SEALED:
+        raise _error(errno.EPERM, "munmap: the range is sealed")
+
+
 def _gather(mm: MmStruct, start: int, end: int) -> list[VmArea]:
     """The areas that make up [start, end), cut at its ends. Raises OSError ENOMEM, EPERM; splits already made stay."""
     gone: list[VmArea] = mm.mm_mt.in_range(start, end - 1)
     if not gone:
         return gone
-    if mm.ctx.mseal and any(vma.flags & VM_SEALED for vma in gone):
-        raise _error(errno.EPERM, "munmap: the range is sealed")
     first, last = gone[0], gone[-1]
     if first.start < start:
         if end < first.end and mm.map_count >= mm.ctx.sysctl.max_map_count:
             raise no_memory("munmap: the hole would make one area more than vm.max_map_count")
+        _may_unmap(first)
         split_vma(mm, first, start, new_below=True, count_limit=False)
+    for vma in gone:
+        _may_unmap(vma)
     if end < last.end:
         split_vma(mm, last, end, new_below=False, count_limit=False)
     return gone

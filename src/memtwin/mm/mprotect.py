@@ -12,7 +12,7 @@ import numpy as np
 
 from memtwin.abi.mman import PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE
 from memtwin.errors import InvariantBroken
-from memtwin.hw.paging import NX, PFN_MASK, PKEY_MASK, PRESENT, PROT_NONE, RW, SPECIAL
+from memtwin.hw.paging import NX, PFN_MASK, PKEY_MASK, PRESENT, PROT_NONE, RW, SPECIAL, USER
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.gup import populate_vma_range
 from memtwin.mm.mm_types import (
@@ -37,7 +37,7 @@ from memtwin.mm.vma import find_vma
 __all__ = ["change_protection", "do_mprotect"]
 
 #: Bits that the area's protection decides; the rest of an entry (frame, dirty, software bits) stays.
-_PROT_BITS = PRESENT | PROT_NONE | RW | NX | PKEY_MASK
+_PROT_BITS = PRESENT | PROT_NONE | RW | USER | NX | PKEY_MASK
 _NEVER_ACCOUNTED = VM_ACCOUNT | VM_WRITE | VM_HUGETLB | VM_SHARED | VM_NORESERVE
 _PROTECTIONS = PROT_READ | PROT_WRITE | PROT_EXEC | PROT_SEM
 _GROWS = PROT_GROWSDOWN | PROT_GROWSUP

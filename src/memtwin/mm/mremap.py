@@ -36,7 +36,7 @@ from memtwin.mm.mm_types import (
 from memtwin.mm.mmap import unmap_range
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_clone, unlink_anon_vmas
-from memtwin.mm.unmapped_area import get_unmapped_area
+from memtwin.mm.unmapped_area import get_unmapped_area, may_map_at
 from memtwin.mm.util import may_expand_vm, mlock_limit_allows, security_vm_enough_memory
 from memtwin.mm.vma import areas_in, insert_vma, no_memory, vma_merge, vma_merge_extend
 
@@ -140,7 +140,7 @@ class _Mremap:
     def _expandable(self, vma: VmArea, delta: int) -> bool:
         """Whether [vma.end, vma.end + delta) is free; the top of the mapping area does not matter (FINDINGS 23)."""
         end = vma.end + delta
-        return end <= self.mm.task_size and not areas_in(self.mm, vma.end, end)
+        return end <= self.mm.task_size and may_map_at(self.mm, vma.start) and not areas_in(self.mm, vma.end, end)
 
     def _grow_in_place(self, vma: VmArea, delta: int) -> int:
         mm = self.mm

@@ -9,7 +9,7 @@ from typing import Final
 
 from memtwin.hw.paging import DIRTY, NX, RW
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE, ZERO
-from memtwin.mm.mm_types import MmStruct, VmArea
+from memtwin.mm.mm_types import VM_WRITE, MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_SWAPBACKED, PG_UPTODATE
 
 __all__ = ["ANON_FLAGS", "GFP_ANON", "set_anon_pte", "set_file_pte"]
@@ -20,7 +20,9 @@ ANON_FLAGS: Final = PG_ANON | PG_SWAPBACKED | PG_UPTODATE | PG_ANON_EXCLUSIVE
 
 
 def set_anon_pte(mm: MmStruct, vma: VmArea, addr: int, index: int, pfn: int) -> None:
-    """Map the fresh anonymous page ``pfn`` writable at ``addr``; the entry was empty or held no counted page."""
+    """Map the fresh anonymous page ``pfn`` at ``addr``, writable if the area is; the entry was empty or held no counted
+    page.
+    """
     ctx = mm.ctx
     pages = ctx.pages
     anon_vma = vma.anon_vma
@@ -29,7 +31,7 @@ def set_anon_pte(mm: MmStruct, vma: VmArea, addr: int, index: int, pfn: int) -> 
     pages.mapcount[pfn] = 1
     pages.mapping[pfn] = anon_vma.id
     pages.index[pfn] = ((addr - vma.start) >> 12) + vma.pgoff
-    ctx.ram.q[index] = pfn << 12 | vma.page_prot | DIRTY | RW
+    ctx.ram.q[index] = pfn << 12 | vma.page_prot | (DIRTY | RW if vma.flags & VM_WRITE else DIRTY)
     mm.rss_anon += 1
     stats = ctx.node_stats
     (stats[0] if len(stats) == 1 else ctx.node_stat(pfn)).nr_anon_pages += 1

@@ -33,5 +33,5 @@ class VmSysctl:
 
     @property
     def lowest_address(self) -> int:
-        """Lowest address that hints and searches use (spec R7)."""
-        return max(self.mmap_min_addr, LSM_MMAP_MIN_ADDR)
+        """Lowest address that hints and searches use, a whole page (spec R7; the rounding was observed on 6.18)."""
+        return (max(self.mmap_min_addr, LSM_MMAP_MIN_ADDR) + 4095) & -4096

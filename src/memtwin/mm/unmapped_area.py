@@ -11,13 +11,14 @@ import errno
 from typing import Final
 
 from memtwin.abi import mman
+from memtwin.abi.capability import CAP_SYS_RAWIO
 from memtwin.abi.resource import RLIM_INFINITY
 from memtwin.hw.paging import PMD_SIZE
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.mm_types import VM_GROWSDOWN, MappedFile, MmStruct, VmArea
 from memtwin.mm.vma import find_vma, no_memory
 
-__all__ = ["get_unmapped_area", "legacy_base", "mmap_base", "start_gap"]
+__all__ = ["get_unmapped_area", "legacy_base", "may_map_at", "mmap_base", "round_hint_to_min", "start_gap"]
 
 #: The gap between the top of the address space and mappings: the stack limit, within these bounds.
 _MIN_GAP: Final = 128 << 20
@@ -47,15 +48,31 @@ def start_gap(mm: MmStruct, vma: VmArea) -> int:
 def get_unmapped_area(
     mm: MmStruct, addr: int, length: int, pgoff: int, flags: int, file: MappedFile | None, prot: int = 0
 ) -> int:
-    """The address for ``length`` bytes (whole pages). Raises OSError EINVAL, ENOMEM."""
+    """The address for ``length`` bytes (whole pages). Raises OSError EINVAL, ENOMEM, EPERM."""
+    found = _unmapped_area(mm, addr, length, flags, file)
+    if not may_map_at(mm, found):
+        raise OSError(errno.EPERM, "mmap: below vm.mmap_min_addr")
+    return found
+
+
+def may_map_at(mm: MmStruct, addr: int) -> bool:
+    """Whether vm.mmap_min_addr allows an area that begins at ``addr``."""
+    return addr >= mm.ctx.sysctl.mmap_min_addr or mm.owner is None or mm.owner.capable(CAP_SYS_RAWIO)
+
+
+def round_hint_to_min(mm: MmStruct, addr: int) -> int:
+    """What mmap makes of a hint; mremap takes its own as it is."""
+    addr &= PAGE_MASK
+    return max(addr, mm.ctx.sysctl.lowest_address) if addr else 0
+
+
+def _unmapped_area(mm: MmStruct, addr: int, length: int, flags: int, file: MappedFile | None) -> int:
     if flags & (mman.MAP_FIXED | mman.MAP_FIXED_NOREPLACE):
         if addr > mm.task_size - length:
             raise OSError(errno.ENOMEM, "mmap: fixed address beyond the address space")
         if addr & ~PAGE_MASK:
             raise OSError(errno.EINVAL, "mmap: unaligned fixed address")
         return addr
-    if addr:
-        addr = max(addr & PAGE_MASK, mm.ctx.sysctl.lowest_address) if addr & PAGE_MASK else 0
     if length >= PMD_SIZE and _thp_aligned(mm, addr, length, flags, file):
         found = _search_aligned(mm, addr, length, flags)
         if found:
@@ -78,7 +95,7 @@ def _arch_get_unmapped_area(mm: MmStruct, addr: int, length: int, flags: int) ->
     if addr and _hint_free(mm, addr, length):
         return addr
     low = 1 << 32 if flags & mman.MAP_ABOVE4G else mm.ctx.sysctl.lowest_address
-    if mm.ctx.sysctl.legacy_va_layout:
+    if not mm.topdown:
         return _search(mm, max(legacy_base(mm), low), mm.task_size, length, top_down=False)
     try:
         return _search(mm, low, mm.mmap_base, length, top_down=True)
@@ -106,7 +123,7 @@ def _search_aligned(mm: MmStruct, addr: int, length: int, flags: int) -> int:
     if found == addr:
         return addr
     offset = -found % PMD_SIZE
-    if not offset and mm.ctx.thp_align_topdown and not mm.ctx.sysctl.legacy_va_layout:
+    if not offset and mm.ctx.thp_align_topdown and mm.topdown:
         return found + PMD_SIZE
     return found + offset
 

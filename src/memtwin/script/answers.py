@@ -27,6 +27,8 @@ _BASE_SIZE: Final = 64 << 30
 _HEAP_SIZE: Final = 4 << 30
 _TOP_SIZE: Final = 1 << 40
 _ABOVE_SIZE: Final = 64 << 20
+#: Where the kernel places things from, upwards, in the legacy layout.
+_LEGACY: Final = 0x2AAA_AAAA_B000
 
 #: Runs that a list of values shows at most.
 _MAX_RUNS: Final = 64
@@ -47,12 +49,13 @@ def address(addr: int) -> str:
     return f"{addr:#x}"
 
 
-def in_window(addr: int) -> bool:
-    """Does an area that starts here belong to the script?"""
+def in_window(addr: int, *, legacy: bool = False) -> bool:
+    """Does an area that starts here belong to the script? ``legacy``: its process is laid out bottom-up."""
     return (
         BASE <= addr < BASE + _BASE_SIZE
         or HEAP <= addr < HEAP + _HEAP_SIZE
         or TOP - _TOP_SIZE <= addr < TOP + _ABOVE_SIZE
+        or (legacy and _LEGACY <= addr < _LEGACY + _TOP_SIZE)
     )
 
 

@@ -92,6 +92,10 @@ def _name(name: str) -> str:
     return "tmpfs:" + name.removeprefix(DIRECTORY) if name.startswith(DIRECTORY + "/") else name
 
 
+def _shown(process: Process, start: int) -> bool:
+    return in_window(start, legacy=not process.mm.topdown)
+
+
 def areas(process: Process) -> Iterator[tuple[int, int, str]]:
     """Start, end and the line of each area that starts inside the windows."""
     for line in _text(process, "/proc/self/maps").splitlines():
@@ -99,7 +103,7 @@ def areas(process: Process) -> Iterator[tuple[int, int, str]]:
         if match is None:
             raise NotModelled(f"a line of maps that can not be read: {line}")
         start, end = int(match[1], 16), int(match[2], 16)
-        if in_window(start):
+        if _shown(process, start):
             name = f" {_name(match[5])}" if match[5] else ""
             yield start, end, f"{address(start)}-{address(end)} {match[3]} {int(match[4], 16):x}{name}"
 
@@ -115,7 +119,7 @@ def _smaps(process: Process, _within: Range, _classes: Classes) -> Fields:
         head = _HEAD.match(line)
         if head is not None:
             start, end = int(head[1], 16), int(head[2], 16)
-            inside = in_window(start)
+            inside = _shown(process, start)
             if inside:
                 found.append({"vma": f"{address(start)}-{address(end)}"})
             continue
@@ -217,7 +221,7 @@ def _numa(process: Process, _within: Range, _classes: Classes) -> Fields:
     lines = []
     for line in _text(process, "/proc/self/numa_maps").splitlines():
         start, blank, rest = line.partition(" ")
-        if in_window(int(start, 16)):
+        if _shown(process, int(start, 16)):
             rest = re.sub(r"(?<=file=)\S+", lambda match: _name(match[0]), rest)
             lines.append(address(int(start, 16)) + blank + rest)
     return {"numa_maps": lines}

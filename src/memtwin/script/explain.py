@@ -90,7 +90,7 @@ def borders(process: Process, at: int | None = None) -> list[Border]:
 
 
 def _areas(process: Process) -> list[VmArea]:
-    return [vma for vma in process.vmas() if in_window(vma.start)]
+    return [vma for vma in process.vmas() if in_window(vma.start, legacy=not process.mm.topdown)]
 
 
 def _why_apart(previous: VmArea, following: VmArea) -> list[str]:

@@ -2,7 +2,7 @@
 """Reading the script language: lines, expressions, flags.
 
     line  = [ "@" PROC ] [ VAR "=" ] OP ARG...
-    expr  = term { ("+"|"-") term } ; term = number[p|k|m|g] | B | K | T | AS0 | DATA0 | inf | $VAR
+    expr  = term { ("+"|"-") term } ; term = number[p|k|m|g] | B | K | T | AS0 | DATA0 | MAPS0 | inf | $VAR
     flags = NAME { "|" NAME } | expr      (mixed allowed)
 
 The grammar has no nesting, so it is read by splitting and two regular expressions, without a parser library. What can
@@ -36,6 +36,8 @@ MASK: Final = (1 << 64) - 1  #: arithmetic is modulo 2^64
 #: Base of the script's own window, start of the heap, top for addresses that the kernel chooses.
 SYMBOLS: Final = {"B": 0x10_0000_0000, "K": 0x8_0000_0000, "T": 0x7FFF_F7FF_F000, "inf": MASK}
 
+#: Terms that stand for what a script finds when it begins.
+_OF_THE_START: Final = ("AS0", "DATA0", "MAPS0")
 #: Longest name of a variable.
 _VAR_LEN: Final = 20
 _NUMBER: Final = re.compile(r"(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)([pkmg]?)")
@@ -97,8 +99,8 @@ def _number(text: str) -> int:
 
 
 def expression(text: str, variable: Callable[[str], int]) -> int:
-    """Value of an expression, 0 to 2^64-1. ``variable`` gives what a term like ``$name``, or ``AS0`` and ``DATA0``,
-    stands for, and raises KeyError where it is not known. Raises ValueError, KeyError.
+    """Value of an expression, 0 to 2^64-1. ``variable`` gives what a term like ``$name``, ``AS0``, ``DATA0`` or
+    ``MAPS0`` stands for, and raises KeyError where it is not known. Raises ValueError, KeyError.
     """
     total, at = 0, 0
     while at < len(text) or at == 0:
@@ -108,7 +110,7 @@ def expression(text: str, variable: Callable[[str], int]) -> int:
         sign, term = match[1], match[2]
         if term in SYMBOLS:
             value = SYMBOLS[term]
-        elif term[0] == "$" or term in ("AS0", "DATA0"):
+        elif term[0] == "$" or term in _OF_THE_START:
             value = variable(term)
         else:
             value = _number(term)

@@ -74,5 +74,12 @@ FLAGS: Final[Mapping[str, Flags]] = {
     "policy": _POLICY,
     "mbind": _bits("strict move move_all"),
     "limit": {"fsize": 1, "data": 2, "stack": 3, "nofile": 7, "memlock": 8, "as": 9},
-    "capability": {"ipc_lock": 14, "sys_ptrace": 19, "sys_admin": 21, "sys_nice": 23, "sys_resource": 24},
+    "capability": {
+        "ipc_lock": 14,
+        "sys_rawio": 17,
+        "sys_ptrace": 19,
+        "sys_admin": 21,
+        "sys_nice": 23,
+        "sys_resource": 24,
+    },
 }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from memtwin.abi.prctl import PR_GET_MEMORY_MERGE, PR_SET_MEMORY_MERGE, PR_SET_THP_DISABLE
 from memtwin.errors import FatalSignal, NotModelled
+from memtwin.fs.proc.proc_sysctl import VM_TABLE
 from memtwin.script.answers import Runs, byte_runs, signal_fields
 from memtwin.script.grammar import MASK, PAGE, BadLine, expression, flags, signed
 from memtwin.script.names import FLAGS
@@ -264,6 +265,18 @@ def _anon_name(process: Process, args: list[Any], _fields: Fields) -> int:
     return 0
 
 
+def _sysctl(process: Process, args: list[Any], fields: Fields) -> int:
+    name, *value = args
+    path = f"/proc/sys/vm/{name}"
+    if name not in VM_TABLE:
+        raise NotModelled(f"{path}: not modelled yet")
+    if value:
+        method(process, "write_file")(path, f"{signed(value[0])}")
+    else:
+        fields["value"] = int(method(process, "read_file")(path))
+    return 0
+
+
 # -- userfaultfd --------------------------------------------------------------------------------------------------
 
 
@@ -343,7 +356,7 @@ def _table() -> Iterator[Operation]:
         yield row(name, "fd addr len ? uffd_mode", None)
     yield row("uffd_policy", "name ? number", None)
     yield row("scan", "addr len scan categories categories categories categories ? number number", None)
-    yield row("clear_refs", "number", None)
+    yield row("clear_refs", "number", _plain("clear_refs"))
 
     yield row("mbind", "addr len policy number mbind", _plain("mbind"))
     yield row("set_mempolicy", "policy number", _plain("set_mempolicy"))
@@ -352,6 +365,7 @@ def _table() -> Iterator[Operation]:
     yield row("getrlimit", "limit", _getrlimit)
     yield row("setrlimit", "limit number ? number", _setrlimit)
     yield row("dropcap", "capability", _plain("dropcap"))
+    yield row("sysctl", "name ? number", _sysctl)
 
     yield row("fork", "name", None)
     yield row("exit", "", None)

@@ -69,7 +69,7 @@ class Script:
 
     ``processes``: the living ones by name, in order of birth; ``variables``: by name, None where the operation that
     should have set it is not modelled; ``number``: of the operation answered last; ``refusals``: the calls that were
-    refused.
+    refused; ``max_map_count``: the limit that ``MAPS0`` stands for.
     """
 
     __slots__ = (
@@ -79,6 +79,7 @@ class Script:
         "_program_base",
         "_unborn",
         "machine",
+        "max_map_count",
         "name",
         "number",
         "processes",
@@ -89,6 +90,7 @@ class Script:
     def __init__(self, name: str, machine: Machine, *, explain: bool = False, program_base: int = PROGRAM_BASE) -> None:
         self.name = name
         self.machine = machine
+        self.max_map_count = machine.kernel.mm_ctx.sysctl.max_map_count
         self._explain = explain
         self.number = 0
         self.refusals: list[Refusal] = []
@@ -109,12 +111,14 @@ class Script:
     # -- values ---------------------------------------------------------------------------------------------------
 
     def variable(self, term: str) -> int:
-        """What ``$NAME``, ``AS0`` or ``DATA0`` stands for. Raises KeyError, or NotModelled where nobody knows."""
+        """What ``$NAME``, ``AS0``, ``DATA0`` or ``MAPS0`` stands for. Raises KeyError, NotModelled."""
         if term.startswith("$"):
             value = self.variables[term[1:]]
             if value is None:
                 raise NotModelled(f"{term} comes from an operation that is not modelled")
             return value
+        if term == "MAPS0":
+            return self.max_map_count
         if self._base is None:
             raise NotModelled("/proc/self/status: not modelled yet")
         return self._base["VmSize" if term == "AS0" else "VmData"] << 10

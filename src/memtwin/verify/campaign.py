@@ -8,6 +8,7 @@ the live half lost.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import re
 import signal
@@ -23,9 +24,10 @@ from memtwin.verify.generate import Profile, program
 from memtwin.verify.live import Answers, Live, executor
 from memtwin.verify.profiles import profile as find_profile
 from memtwin.verify.shrink import Program, shrink
+from memtwin.verify.sysctls import changes_sysctls
 from memtwin.verify.twin import Twin
 
-__all__ = ["CHUNK", "Campaign", "Case", "Report", "Worker", "judge", "key_of", "minimal", "run"]
+__all__ = ["CHUNK", "Campaign", "Case", "Report", "Worker", "follow_parent", "judge", "key_of", "minimal", "run"]
 
 #: Programs of one unit of work.
 CHUNK = 50
@@ -65,8 +67,8 @@ class Case:
 @dataclass(slots=True)
 class Report:
     """What came out. ``programs``, ``lines``: compared; ``unstable``, ``lost``: dropped; ``undecided``: they
-    differ where nobody knows what this live kernel does, and are left out; ``unmodelled``: operations
-    at which comparisons ended; ``cases``: differences, in order of their numbers.
+    differ where nobody knows what this live kernel does, and are left out; ``skipped``: not run, by reason;
+    ``unmodelled``: operations at which comparisons ended; ``cases``: differences, in order of their numbers.
     """
 
     programs: int = 0
@@ -74,6 +76,7 @@ class Report:
     unstable: int = 0
     lost: int = 0
     undecided: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
     unmodelled: Counter[str] = field(default_factory=Counter)
     cases: list[Case] = field(default_factory=list)
     coverage: Coverage = field(default_factory=Coverage)
@@ -85,6 +88,7 @@ class Report:
         self.unstable += other.unstable
         self.lost += other.lost
         self.undecided += other.undecided
+        self.skipped += other.skipped
         self.unmodelled += other.unmodelled
         self.cases += other.cases
         self.coverage.add(other.coverage)
@@ -133,11 +137,20 @@ class Worker:
         lines = program(self.profile, self.campaign.seed, number)
         return lines if self.live.map_room else [line for line in lines if "map_room" not in line]
 
+    def ask(self, report: Report, first: int, count: int) -> list[tuple[int, list[str], Answers]]:
+        """Number, lines and live answers of programs ``first`` to ``first + count - 1`` that can be run here."""
+        programs = [(number, self.write(number)) for number in range(first, first + count)]
+        if self.live.no_sysctls is not None:
+            able = [(number, lines) for number, lines in programs if not changes_sysctls(lines)]
+            report.skipped[self.live.no_sysctls] += len(programs) - len(able)
+            programs = able
+        answers = self.live.run([lines for _, lines in programs])
+        return [(number, lines, live) for (number, lines), live in zip(programs, answers, strict=True)]
+
     def chunk(self, first: int, count: int) -> Report:
         """Run programs ``first`` to ``first + count - 1``."""
         report = Report()
-        programs = [self.write(number) for number in range(first, first + count)]
-        for number, lines, answers in zip(range(first, first + count), programs, self.live.run(programs), strict=True):
+        for number, lines, answers in self.ask(report, first, count):
             self._one(report, number, lines, answers)
         return self._confirmed(report)
 
@@ -174,12 +187,23 @@ class Worker:
         return report
 
 
+_PR_SET_PDEATHSIG = 1
+
+
+def follow_parent() -> None:
+    """Make this process a worker that ends when its parent does: Ctrl-C is the parent's, and even if that is killed,
+    nobody is left.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 _worker: Worker
 
 
 def _start_worker(campaign: Campaign, path: Path, cpus: multiprocessing.SimpleQueue[int]) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends the pool
+    follow_parent()
     _worker = Worker(campaign, path, cpus.get())
 
 

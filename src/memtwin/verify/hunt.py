@@ -8,13 +8,12 @@ Programs on which the whole twin differs say nothing and are left out.
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from memtwin.errors import BadInput
-from memtwin.verify.campaign import CHUNK, Campaign, Case, Worker, key_of
+from memtwin.verify.campaign import CHUNK, Campaign, Case, Report, Worker, follow_parent, key_of
 from memtwin.verify.compare import compare, lost
 from memtwin.verify.live import executor
 from memtwin.verify.mutations import Mutation, planted
@@ -38,12 +37,9 @@ def _chunk(campaign: Campaign, cpu: int, names: tuple[Mutation, ...], first: int
     """For each mutation noticed in this chunk: number of the program, what differed."""
     worker = Worker(campaign, executor(), cpu)
     count = min(CHUNK, campaign.first + campaign.programs - first)
-    numbers = range(first, first + count)
-    programs = [worker.write(number) for number in numbers]
-    answers = worker.live.run(programs)
     good = [
         (number, lines, live)
-        for number, lines, live in zip(numbers, programs, answers, strict=True)
+        for number, lines, live in worker.ask(Report(), first, count)
         if not lost(live) and compare(live, worker.twin.run(lines), worker.ignore)[0] is None
     ]
     found: dict[str, tuple[int, str]] = {}
@@ -73,7 +69,7 @@ def hunt(campaign: Campaign, mutations: Sequence[Mutation], jobs: int = 1) -> It
     caught: dict[str, tuple[int, str]] = {}
     starts = list(range(campaign.first, campaign.first + campaign.programs, CHUNK))
     executor()
-    with multiprocessing.get_context("fork").Pool(jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with multiprocessing.get_context("fork").Pool(jobs, follow_parent) as pool:
         while starts and at_large:
             now, starts = starts[:jobs], starts[jobs:]
             work = [

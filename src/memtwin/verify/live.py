@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from memtwin.errors import BadInput
+from memtwin.verify.sysctls import changes_sysctls, lock_file, why_no_sysctls
 
 __all__ = ["Answers", "Live", "cache_directory", "executor", "why_not"]
 
@@ -32,6 +33,8 @@ _BUILD: Final = ("-static", "-no-pie", "-O2", f"-Wl,-Ttext-segment={EXECUTOR_BAS
 _TIMEOUT_MS: Final = 5000
 #: A limit of areas that ``map_room`` can fill up to in reasonable time; the executor has the same number.
 _MOST_MAPS: Final = 200_000
+#: s that an executor has to end its programs, which may have many areas.
+_STOP_SECONDS: Final = 20
 
 
 def _compiler() -> str | None:
@@ -105,7 +108,7 @@ class Live:
 
     ``size``: bytes that a process occupies in the beginning (VmSize), so that limits on all of it mean the same on both
     halves; it can not be less than what the executor needs. ``release``: of the kernel; ``map_room``: can the operation
-    of that name be used.
+    of that name be used; ``no_sysctls``: why programs can not change sysctls, None if they can.
     """
 
     def __init__(self, path: Path | None = None, *, cpu: int = 0, size: int = 0) -> None:
@@ -114,20 +117,47 @@ class Live:
         cpus = sorted(os.sched_getaffinity(0))
         self._cpu = cpus[cpu % len(cpus)]
         self.release = os.uname().release
+        self.no_sysctls = why_no_sysctls()
         self.map_room = int(Path("/proc/sys/vm/max_map_count").read_text()) <= _MOST_MAPS
 
     def run(self, programs: Sequence[Sequence[str]]) -> list[Answers]:
-        """The answers to each program's lines; a program that was lost ends with ``died`` or ``timeout``.
+        """The answers to each program's lines; a program that was lost ends with ``died`` or ``timeout``. Those that
+        change sysctls run when nobody else runs programs.
 
         Raises BadInput if the executor does not run.
         """
+        answers: list[Answers] = [[] for _ in programs]
+        for change in (False, True):
+            numbers = [n for n, lines in enumerate(programs) if changes_sysctls(lines) is change]
+            if numbers:
+                for n, found in zip(numbers, self._run([programs[n] for n in numbers], change), strict=True):
+                    answers[n] = found
+        return answers
+
+    def _run(self, programs: Sequence[Sequence[str]], change: bool) -> list[Answers]:
         text = "".join(f"script {n}\n" + "\n".join(lines) + "\n" for n, lines in enumerate(programs))
         command = [str(self._path), "--cpu", str(self._cpu), "--timeout", str(_TIMEOUT_MS), "--size", str(self._size)]
-        done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
-        if done.returncode:
-            lines = done.stderr.decode(errors="replace").strip().splitlines()
-            raise BadInput(lines[0] if lines else f"the executor ended with status {done.returncode}")
-        return _split(done.stdout, len(programs))
+        command += ["--change" if change else "--lock", str(lock_file())]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+            try:
+                out, err = process.communicate(text.encode())
+            except BaseException:
+                _stop(process)
+                raise
+        if process.returncode:
+            lines = err.decode(errors="replace").strip().splitlines()
+            raise BadInput(lines[0] if lines else f"the executor ended with status {process.returncode}")
+        return _split(out, len(programs))
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the executor; it gets the time to put back what it changed."""
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _split(output: bytes, count: int) -> list[Answers]:

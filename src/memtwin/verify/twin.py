@@ -7,21 +7,22 @@ space up to ``vm.max_map_count`` with areas nobody looks at, the twin's moves th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from memtwin.errors import InvariantBroken
-from memtwin.machine import Machine
+from memtwin.machine import Machine, host_memory, host_sysctls
 from memtwin.mm.mm_types import VM_LOCKED
 from memtwin.script.run import Script
 from memtwin.verify.live import EXECUTOR_BASE
+from memtwin.verify.sysctls import settings_held
 
 __all__ = ["Before", "Twin", "words_of"]
 
 #: Called before each line: the script, the process, and the words of the line from the operation on.
 Before = Callable[[Script, str, Sequence[str]], None]
 _ROOM: Final = "map_room"
+_LAYOUT: Final = "sysctl legacy_va_layout "
 
 
 def words_of(line: str) -> tuple[str, list[str]]:
@@ -35,8 +36,8 @@ def words_of(line: str) -> tuple[str, list[str]]:
 class Twin:
     """Makes machines and runs programs on them.
 
-    ``kernel``, ``with_``, ``without``: as for :class:`~memtwin.machine.Machine`; the machine has the host's memory.
-    ``check``: check every invariant after every program.
+    ``kernel``, ``with_``, ``without``: as for :class:`~memtwin.machine.Machine`; the machine has the host's memory and
+    settings. ``check``: check every invariant after every program.
     """
 
     def __init__(
@@ -46,11 +47,15 @@ class Twin:
         self._with = tuple(with_)
         self._without = tuple(without)
         self._check = check
-        self._memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        self._memory = host_memory()
+        with settings_held():
+            self._sysctls = host_sysctls()
 
     def machine(self) -> Machine:
         """A new machine. Raises BadInput."""
-        return Machine(self._memory, 1, kernel=self._kernel, with_=self._with, without=self._without)
+        machine = Machine(self._memory, 1, kernel=self._kernel, with_=self._with, without=self._without)
+        machine.set_sysctls(self._sysctls)
+        return machine
 
     def size(self) -> int:
         """Bytes that a process occupies before its first line (VmSize)."""
@@ -62,6 +67,8 @@ class Twin:
         with the field ``broken``, and the last one.
         """
         machine = self.machine()
+        if lines and lines[0].startswith(_LAYOUT):  # decided before there is a process
+            machine.set_sysctls({"legacy_va_layout": int(lines[0].split()[2])})
         script = Script("", machine, program_base=EXECUTOR_BASE)
         own = frozenset(vma.start for vma in script.processes["main"].vmas())
         try:
@@ -95,7 +102,10 @@ def _map_room(script: Script, line: str) -> dict[str, Any]:
     proc, words = words_of(line)
     script.number += 1
     mm = script.processes[proc].mm
-    mm.ctx.sysctl.max_map_count = mm.map_count + int(words[1])
+    sysctl = mm.ctx.sysctl
+    limit = mm.map_count + int(words[1])
+    script.max_map_count += limit - sysctl.max_map_count
+    sysctl.max_map_count = limit
     return {"i": script.number, "op": _ROOM, "ret": 0}
 
 

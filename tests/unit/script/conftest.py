@@ -12,6 +12,7 @@ import pytest
 
 from memtwin.errors import FatalSignal
 from memtwin.machine import Machine
+from memtwin.mm.sysctl import VmSysctl
 from memtwin.script import run as run_module
 from memtwin.script.run import Runner
 
@@ -24,6 +25,7 @@ class FakeProcess:
     def __init__(self, does: dict[str, Any] | None = None, files: dict[str, str | bytes] | None = None) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.task = SimpleNamespace(min_flt=0, maj_flt=0)
+        self.mm = SimpleNamespace(topdown=True)
         self.does = {"read_file": (files or {}).__getitem__, "exit": None, **(does or {})}
         self.memory: dict[int, int] = {}
         self.areas: list[SimpleNamespace] = []
@@ -60,6 +62,7 @@ class FakeMachine:
 
     def __init__(self, process: FakeProcess) -> None:
         self.process = process
+        self.kernel = SimpleNamespace(mm_ctx=SimpleNamespace(sysctl=VmSysctl()))
         self.open = True
 
     def spawn(self, name: str) -> FakeProcess:
@@ -83,6 +86,12 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeProcess]:
         return FakeProcess(does, {"/proc/self/status": STATUS, **(files or {})})
 
     return make
+
+
+@pytest.fixture
+def fake_machine() -> type[FakeMachine]:
+    """The class of a machine whose only process is a given one."""
+    return FakeMachine
 
 
 @pytest.fixture

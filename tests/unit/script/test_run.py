@@ -150,16 +150,14 @@ def test_scripts_do_not_see_each_other(twin: Any) -> None:
     assert answers[4:] == [{"script": ""}, {"i": 1, "op": "mmap", "ret": "B+0x0"}]
 
 
-def test_every_machine_is_closed(fake: Any) -> None:
+def test_every_machine_is_closed(fake: Any, fake_machine: Any) -> None:
     machines: list[Any] = []
 
-    class Closing:
+    class Closing(fake_machine):  # type: ignore[misc]
         def __init__(self) -> None:
+            super().__init__(fake())
             self.closed = False
             machines.append(self)
-
-        def spawn(self, _name: str) -> Any:
-            return fake()
 
         def close(self) -> None:
             self.closed = True
@@ -174,8 +172,8 @@ def test_every_machine_is_closed(fake: Any) -> None:
     assert machines[-1].closed
 
 
-def test_lines_that_went_wrong_are_counted(fake: Any) -> None:
-    runner = Runner(lambda: type("M", (), {"spawn": lambda self, name: fake(), "close": lambda self: None})())
+def test_lines_that_went_wrong_are_counted(fake: Any, fake_machine: Any) -> None:
+    runner = Runner(lambda: fake_machine(fake()))
     list(runner.run(["mlock B 1p", "", "mlock B 1p", "foo", "mseal B 1p", "read $x 1"]))
     assert runner.missing == {"mlock": 2, "mseal": 1}
     assert runner.bad == [(4, "unknown operation"), (6, "bad argument 1")]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from memtwin.abi.capability import CAP_SYS_ADMIN
 from memtwin.abi.fcntl import DT_DIR, DT_LNK
@@ -18,11 +18,14 @@ from memtwin.abi.stat import S_IFDIR
 from memtwin.fs.file import DirFile, File, FilesStruct, FsStruct
 from memtwin.fs.inode import Dirent, Inode, linux_error
 from memtwin.fs.libfs import LinkInode, PseudoFs, PseudoInode, TableDir, TextInode
-from memtwin.fs.proc import array, pagemap, smaps, task_mmu
-from memtwin.fs.proc.inode import Reader, ReaderInode
+from memtwin.fs.proc import array, numa_maps, pagemap, smaps, task_mmu
+from memtwin.fs.proc.clear_refs import ClearRefsInode
+from memtwin.fs.proc.inode import GuardedText, Reader, ReaderInode
+from memtwin.fs.proc.mem import MemInode
 
 if TYPE_CHECKING:
     from memtwin.fs.namei import Dentry
+    from memtwin.mm.mempolicy import MemPolicy
     from memtwin.mm.mm_types import MmStruct
 
 __all__ = ["ProcFs", "ProcTask"]
@@ -33,10 +36,17 @@ _PROC_MAGIC: Final = 0x9FA0
 class ProcTask(Protocol):
     """What /proc shows of a process."""
 
-    mm: MmStruct | None
-    tgid: int
+    capabilities: int
+    cpu: int
     files: FilesStruct | None
     fs: FsStruct | None
+    maj_flt: int
+    mempolicy: MemPolicy | None
+    min_flt: int
+    mm: MmStruct | None
+    sighand: Any
+    start_time: int
+    tgid: int
 
     def rlimit(self, resource: int) -> int:
         """Soft limit."""
@@ -58,7 +68,7 @@ class ProcTask(Protocol):
 
 class ProcFs:
     """The /proc of one machine. ``tasks``: its processes by pid; ``current``: who asks; ``read_memory``: bytes of a
-    process.
+    process; ``may_access``: whether who asks may read (or, with True, change) the memory of a process.
     """
 
     def __init__(
@@ -67,11 +77,13 @@ class ProcFs:
         tasks: Callable[[], Mapping[int, ProcTask]],
         current: Callable[[], ProcTask | None],
         read_memory: Callable[[ProcTask, int, int], bytes],
+        may_access: Callable[[ProcTask, bool], bool],
     ) -> None:
         self.fs: Final = PseudoFs(22, _PROC_MAGIC, epoch)
         self.tasks: Final = tasks
         self.current: Final = current
         self.read_memory: Final = read_memory
+        self.may_access: Final = may_access
         self.root: Final = _ProcRoot(self)
 
     def add(self, path: str, text: Callable[[], str | bytes], mode: int = 0o444) -> None:
@@ -132,8 +144,31 @@ def _task_dir(proc: ProcFs, task: ProcTask) -> TableDir:
     """/proc/PID."""
     fs = proc.fs
 
+    def mm() -> MmStruct | None:
+        """The address space of a process that is still there. ESRCH."""
+        if proc.tasks().get(task.pid) is not task:
+            raise linux_error(errno.ESRCH)
+        return task.mm
+
+    def live_mm() -> MmStruct:
+        found = mm()
+        if found is None:
+            raise linux_error(errno.ESRCH)
+        return found
+
+    def allow(attach: bool = False) -> None:
+        if not proc.may_access(task, attach):
+            raise linux_error(errno.EACCES)
+
     def of_mm(text: Callable[[MmStruct], str]) -> Callable[[], str]:
-        return lambda: text(task.mm) if task.mm is not None else ""
+        def made() -> str:
+            found = mm()
+            return text(found) if found is not None else ""
+
+        return made
+
+    def guarded(text: Callable[[MmStruct], str]) -> GuardedText:
+        return GuardedText(fs, of_mm(text), allow)
 
     def link(name: str) -> LinkInode:
         """A link to one of the dentries in ``task.fs``: exe, pwd, root."""
@@ -151,23 +186,36 @@ def _task_dir(proc: ProcFs, task: ProcTask) -> TableDir:
         return lambda: proc.read_memory(task, getattr(mm, start), getattr(mm, end)) if mm is not None else b""
 
     def make_pagemap() -> Reader:
-        return pagemap.pagemap_reader(task.mm, proc.capable(CAP_SYS_ADMIN))
+        allow()
+        return pagemap.pagemap_reader(live_mm(), proc.capable(CAP_SYS_ADMIN))
+
+    def rollup() -> None:
+        allow()
+        live_mm()
+
+    def attached() -> MmStruct:
+        allow(attach=True)
+        return live_mm()
 
     return TableDir(
         fs,
         {
+            b"clear_refs": ClearRefsInode(fs, mm),
             b"cmdline": TextInode(fs, memory("arg_start", "arg_end")),
             b"comm": TextInode(fs, lambda: task.comm + "\n"),
             b"cwd": link("pwd"),
-            b"environ": TextInode(fs, memory("env_start", "env_end"), 0o400),
+            b"environ": GuardedText(fs, memory("env_start", "env_end"), allow, 0o400),
             b"exe": link("exe"),
             b"fd": _FdDir(fs, task),
             b"limits": TextInode(fs, lambda: array.limits(task)),
-            b"maps": TextInode(fs, of_mm(task_mmu.maps)),
+            b"maps": guarded(task_mmu.maps),
+            b"mem": MemInode(fs, attached, lambda: proc.current() or task),
+            b"numa_maps": guarded(lambda found: numa_maps.numa_maps(found, task.mempolicy)),
             b"pagemap": ReaderInode(fs, make_pagemap),
             b"root": link("root"),
-            b"smaps": TextInode(fs, of_mm(smaps.smaps)),
-            b"smaps_rollup": TextInode(fs, of_mm(smaps.smaps_rollup)),
+            b"smaps": guarded(smaps.smaps),
+            b"smaps_rollup": GuardedText(fs, lambda: smaps.smaps_rollup(live_mm()), rollup),
+            b"stat": TextInode(fs, lambda: array.stat(task, proc.may_access(task, False))),
             b"statm": TextInode(fs, of_mm(task_mmu.statm)),
             b"status": TextInode(fs, lambda: array.status(task)),
         },

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """/proc/kpagecount and /proc/kpageflags (fs/proc/page.c; Documentation/admin-guide/mm/pagemap.rst): 8 bytes a frame.
 
-Flags about what is not modelled (KSM, transparent huge pages, idle pages) are 0.
+Flags about what is not modelled (KSM, idle pages) are 0.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ KPF_BUDDY: Final = 10
 KPF_MMAP: Final = 11
 KPF_COMPOUND_HEAD: Final = 15
 KPF_COMPOUND_TAIL: Final = 16
+KPF_THP: Final = 22
 KPF_ZERO_PAGE: Final = 24
 
 #: Page flag -> bit of the file; of a folio the head's flags count.
@@ -45,8 +46,14 @@ _FROM_HEAD: Final = {
     page.PG_SWAPCACHE: 13,
     page.PG_SWAPBACKED: 14,
     page.PG_UNEVICTABLE: 18,
+    page.PG_RESERVED: 32,
+    page.PG_MLOCKED: 33,
+    page.PG_PRIVATE: 35,
+    page.PG_PRIVATE_2: 36,
+    page.PG_ARCH_1: 38,
 }
-_FROM_PAGE: Final = {page.PG_HWPOISON: 19, page.PG_TABLE: 26}
+#: The bit that says exclusive on an anonymous page says mapped to disk on one of a file, and is shown under that name.
+_FROM_PAGE: Final = {page.PG_HWPOISON: 19, page.PG_TABLE: 26, page.PG_ANON_EXCLUSIVE: 34}
 
 
 def _numbers(ctx: MmContext, of: range) -> Words:
@@ -66,6 +73,9 @@ def _flags(ctx: MmContext, of: range) -> Words:
     words[vec.buddy[pfns] != 0] |= np.uint64(1 << KPF_BUDDY)
     words[(order > 0) & (heads == pfns)] |= np.uint64(1 << KPF_COMPOUND_HEAD)
     words[(order > 0) & (heads != pfns)] |= np.uint64(1 << KPF_COMPOUND_TAIL)
+    # A large folio that user space maps, and nobody else's compound page.
+    user = (vec.flags[heads] & np.uint32(page.PG_ANON | page.PG_LRU)) != 0
+    words[(order > 0) & user] |= np.uint64(1 << KPF_THP)
     words[pfns == ctx.zero_pfn] |= np.uint64(1 << KPF_ZERO_PAGE)
     return words
 

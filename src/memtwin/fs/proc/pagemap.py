@@ -107,13 +107,13 @@ class _Pagemap:
         return words
 
 
-def pagemap_reader(mm: MmStruct | None, show_pfn: bool) -> Reader:
-    """The file of ``mm`` (None: the process is gone, the file is empty). Reading at an offset or of a number of bytes
+def pagemap_reader(mm: MmStruct, show_pfn: bool) -> Reader:
+    """The file of ``mm``, empty once the process is gone. Reading at an offset or of a number of bytes
     that is no multiple of 8 is EINVAL; beyond the last user page there is nothing.
     """
 
     def read(count: int, offset: int) -> bytes:
-        if mm is None:
+        if mm.id not in mm.ctx.mms:
             return b""
         if offset & 7 or count & 7:
             raise linux_error(errno.EINVAL)

@@ -44,6 +44,7 @@ from memtwin.verify.actions.mapping import (
 from memtwin.verify.actions.moving import move_there_and_back, mremap
 from memtwin.verify.actions.pages import below_stack_like, touch, zap
 from memtwin.verify.actions.processes import fork, wiped
+from memtwin.verify.actions.sysctls import sysctl, with_sysctl
 from memtwin.verify.actions.userfaultfd import two_userfaultfds, userfaultfd
 
 __all__ = [
@@ -89,11 +90,13 @@ __all__ = [
     "read_then_write",
     "remap_file_pages",
     "seal",
+    "sysctl",
     "there_and_back",
     "touch",
     "two_userfaultfds",
     "userfaultfd",
     "wiped",
     "with_limits",
+    "with_sysctl",
     "zap",
 ]

@@ -22,8 +22,8 @@ static s64 map_room(u64 n)
 	lines_open(&in, getpid(), "maps");
 	for (char *line; (line = lines_next(&in));)
 		count += vma_head(line, &start, &end) && start < 1ULL << 47;
-	s64 missing = sh->max_map_count - (s64)n - count;
-	if (sh->max_map_count > MAX_COUNT_LIMIT)
+	s64 most = read_sysctl(MAX_MAP_COUNT), missing = most - (s64)n - count;
+	if (most > MAX_COUNT_LIMIT)
 		return -EOPNOTSUPP;
 	if (missing <= 0)
 		return missing ? -EINVAL : 0;
@@ -234,6 +234,8 @@ s64 execute(const struct request *q)
 		return policy_or_limit_call(q);
 	case DROPCAP:
 		return result(drop_capability(q->a[0]));
+	case SYSCTL:
+		return sysctl_call(q);
 	case MAP_ROOM:
 		return map_room(q->a[0]);
 	}

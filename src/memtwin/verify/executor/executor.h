@@ -16,7 +16,8 @@
  *   server.c   main; one image a script         script.c   lines of a script, their answers
  *   process.c  the script's processes           words.c    the operation language's words and expressions
  *   calls.c    operations that are system calls touch.c    operations that touch memory
- *   dump.c     what a dump shows                proc.c, text.c  reading /proc, writing JSON
+ *   dump.c     what a dump shows                sysctl.c   numbers in /proc/sys/vm, under a lock
+ *   proc.c     reading /proc                    text.c     writing JSON
  */
 #ifndef EXECUTOR_H
 #define EXECUTOR_H
@@ -38,6 +39,7 @@ typedef int64_t s64;
 #define TOP 0x7ffff7fff000ULL
 #define TOP_BELOW (1ULL << 40)
 #define TOP_ABOVE (64ULL << 20)
+#define LEGACY 0x2aaaaaaab000ULL /* where the kernel places things from, upwards, in the legacy layout */
 #define FILLER 0x300000000000ULL /* where map_room puts its mappings */
 #define PADDING 0x38000000ULL
 #define TMP "/tmp"
@@ -49,12 +51,16 @@ typedef int64_t s64;
 #define EXTRA_LEN (40 << 10)
 #define MAX_COUNT_LIMIT 200000 /* a larger vm.max_map_count can not be reached in reasonable time */
 
+enum {
+	MAX_MAP_COUNT, OVERCOMMIT_MEMORY, OVERCOMMIT_RATIO, OVERCOMMIT_KBYTES, MMAP_MIN_ADDR, LEGACY_VA_LAYOUT,
+	ADMIN_RESERVE_KBYTES, USER_RESERVE_KBYTES, NSYSCTL
+};
 enum { SIZE, RSS, RSS_ANON, RSS_FILE, RSS_SHMEM, DATA, LCK, SWAP, HUGETLB, PIN, NSTATUS };
 
 struct shared {
 	uint32_t token, ready;
 	volatile uint32_t progress;
-	int done, lines, nproc, nvar, nown, max_map_count;
+	int done, lines, nproc, nvar, nown;
 	int exiting, exit_line;
 	pid_t exit_pid;
 	struct { char name[64]; pid_t pid; int alive, locked_all; } proc[MAXPROC];
@@ -62,6 +68,9 @@ struct shared {
 	struct { u64 start, end; int writable; } own[MAXOWN];
 	s64 base[NSTATUS];
 	u64 as0, data0, want_size;
+	/* may sysctls be changed, were they, to what they go back; is the layout of address spaces the legacy one */
+	int sysctl, sysctl_changed, legacy;
+	s64 standing[NSYSCTL];
 	/* a touch: what the handler of the fault finds */
 	volatile int sig, code;
 	volatile u64 at;
@@ -115,8 +124,8 @@ enum {
 	MMAP, MUNMAP, MPROTECT, MADVISE, PROCESS_MADVISE, MREMAP, BRK, MLOCK, MLOCK2, MUNLOCK, MLOCKALL, MUNLOCKALL, MSYNC,
 	MINCORE, MSEAL, REMAP_FILE_PAGES, READ, WRITE, VM_READ, VM_WRITE, ANON_NAME, MERGE, GET_MERGE, THP_DISABLE, MEMFD,
 	OPEN, FTRUNCATE, FALLOCATE, FSTAT, PREAD, PWRITE, CLOSE, UNLINK, ADDSEALS, GETSEALS, USERFAULTFD, UFFD_API,
-	UFFD_REGISTER, UFFD_UNREGISTER, MBIND, SET_MEMPOLICY, GET_MEMPOLICY, GETRLIMIT, SETRLIMIT, DROPCAP, MAP_ROOM, FORK,
-	EXIT, DUMP, ECHO
+	UFFD_REGISTER, UFFD_UNREGISTER, MBIND, SET_MEMPOLICY, GET_MEMPOLICY, GETRLIMIT, SETRLIMIT, DROPCAP, SYSCTL, MAP_ROOM,
+	FORK, EXIT, DUMP, ECHO
 };
 
 /* Kinds of arguments: x a number; s a word kept as it is; p a process; a capital letter: a table (table_of). What follows
@@ -146,6 +155,15 @@ void leave(void);
 void await_exit(void);
 void take_token(void);
 int run_script(void);
+
+/* sysctl.c */
+int lock_sysctls(const char *path, int change);
+void unlock_sysctls(void);
+s64 read_sysctl(int i);
+void restore_sysctls(void);
+const char *sysctl_refused(const struct request *q);
+s64 sysctl_call(const struct request *q);
+void choose_layout(const char *text);
 
 /* script.c */
 void open_answer(int line, int slot, const char *op);

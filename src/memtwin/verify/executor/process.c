@@ -47,8 +47,10 @@ s64 fork_process(const char *name)
 	sh->ready = 0;
 	/* a sibling: the server reaps everybody */
 	s64 pid = CALL(SYS_clone, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0);
-	if (pid < 0)
+	if (pid < 0) { /* what it copied before it failed is read-only now */
+		settle();
 		return pid;
+	}
 	if (!pid) {
 		self = slot;
 		prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -144,6 +144,9 @@ static int run_line(const struct op *op, const char *variable, char **words, int
 	struct rusage before, after;
 	if (parse_arguments(op, words, n, &q))
 		return answer_error("bad arguments"), 0;
+	const char *refused = op->id == SYSCTL ? sysctl_refused(&q) : NULL;
+	if (refused)
+		return answer_error(refused), 0;
 	if (op->id == EXIT)
 		leave();
 	sh->sig = 0;

@@ -11,29 +11,42 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/personality.h>
+#include <sys/prctl.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 static int timeout_ms = 10000;
+static volatile pid_t first; /* the script's first process */
 
-static int read_number(const char *path)
+/* However we end: nobody is left, and sysctls are what they were. */
+static void finish(void)
 {
-	char text[32] = "0";
-	int fd = open(path, O_RDONLY);
-	if (fd >= 0) {
-		ssize_t n = read(fd, text, sizeof text - 1);
-		text[n > 0 ? n : 0] = 0;
-		close(fd);
-	}
-	return atoi(text);
+	if (first > 0)
+		kill(first, SIGKILL);
+	for (int i = 0; i < MAXPROC; i++)
+		if (sh->proc[i].pid > 0)
+			kill(sh->proc[i].pid, SIGKILL);
+	if (first > 0)
+		waitpid(first, NULL, __WALL);
+	for (int i = 0; i < MAXPROC; i++)
+		if (sh->proc[i].pid > 0)
+			waitpid(sh->proc[i].pid, NULL, __WALL);
+	restore_sysctls();
+	unlock_sysctls();
 }
+static void stop(int sig)
+{
+	finish();
+	_exit(128 + sig);
+}
+
 static void print_env(void)
 {
 	struct utsname name;
 	uname(&name);
-	printf("{\"env\":{\"release\":\"%s\",\"overcommit_memory\":%d,\"max_map_count\":%d}}\n", name.release,
-	       read_number("/proc/sys/vm/overcommit_memory"), read_number("/proc/sys/vm/max_map_count"));
+	printf("{\"env\":{\"release\":\"%s\",\"overcommit_memory\":%lld,\"max_map_count\":%lld}}\n", name.release,
+	       (long long)sh->standing[OVERCOMMIT_MEMORY], (long long)sh->standing[MAX_MAP_COUNT]);
 	fflush(stdout);
 }
 static int tmp_used;
@@ -75,6 +88,7 @@ static void serve(const char *name, const char *text, size_t len, int exe)
 		put_escaped(name);
 		put("\"}\n");
 	}
+	choose_layout(text);
 	pid_t pid = vfork();
 	if (!pid) {
 		execveat(exe, "", argv, envp, AT_EMPTY_PATH);
@@ -84,6 +98,7 @@ static void serve(const char *name, const char *text, size_t len, int exe)
 		perror("executor: fork");
 		exit(1);
 	}
+	first = pid;
 	/* SIGCHLD is blocked: it wakes us here; without one for the time limit of an operation, nobody gets on. */
 	sigset_t chld;
 	sigemptyset(&chld);
@@ -106,6 +121,9 @@ static void serve(const char *name, const char *text, size_t len, int exe)
 	kill(pid, SIGKILL);
 	while (waitpid(-1, NULL, __WALL) > 0)
 		;
+	first = 0;
+	memset(sh->proc, 0, sizeof sh->proc);
+	restore_sysctls();
 	flush_out();
 	if (died || late) {
 		to_out();
@@ -141,8 +159,9 @@ static char *script_name(const char *p, char *name, int size)
 	snprintf(name, size, "%.*s", (int)strcspn(p, " \t\r\n"), p);
 	return name;
 }
-static int prepare(int cpu)
+static int prepare(int cpu, const char *lock, int change)
 {
+	static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGQUIT};
 	sigset_t chld;
 	sigemptyset(&chld);
 	sigaddset(&chld, SIGCHLD);
@@ -162,16 +181,24 @@ static int prepare(int cpu)
 		return -1;
 	if (memory != 3 && (exe = fcntl(exe, F_DUPFD_CLOEXEC, 5), dup2(memory, 3) < 0))
 		return -1;
+	for (unsigned i = 0; i < sizeof signals / sizeof *signals; i++)
+		signal(signals[i], stop);
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	atexit(finish);
+	if (lock && lock_sysctls(lock, change)) {
+		fprintf(stderr, "executor: lock file %s: %s\n", lock, strerror(errno));
+		exit(1);
+	}
 	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
 		return -1;
 	if (mount("tmpfs", TMP, "tmpfs", 0, "size=1g"))
 		return -1;
-	sh->max_map_count = read_number("/proc/sys/vm/max_map_count");
 	return exe;
 }
 int main(int argc, char **argv)
 {
-	int cpu = -1;
+	int cpu = -1, change = 0;
+	const char *lock = NULL;
 	u64 size = 0;
 	if (argc == 2 && !strcmp(argv[1], "run"))
 		return run_script();
@@ -182,8 +209,12 @@ int main(int argc, char **argv)
 			timeout_ms = atoi(argv[i + 1]);
 		else if (!strcmp(argv[i], "--size"))
 			size = strtoull(argv[i + 1], NULL, 0);
+		else if (!strcmp(argv[i], "--lock"))
+			lock = argv[i + 1];
+		else if (!strcmp(argv[i], "--change"))
+			lock = argv[i + 1], change = 1;
 	}
-	int exe = prepare(cpu);
+	int exe = prepare(cpu, lock, change);
 	if (exe < 0) {
 		perror("executor: needs root");
 		return 1;

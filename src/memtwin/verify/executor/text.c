@@ -78,7 +78,8 @@ void put_field(const char *name, s64 value)
 }
 int shown(u64 addr)
 {
-	return addr - BASE < BASE_LEN || addr - HEAP < HEAP_LEN || (addr >= TOP - TOP_BELOW && addr < TOP + TOP_ABOVE);
+	return addr - BASE < BASE_LEN || addr - HEAP < HEAP_LEN || (addr >= TOP - TOP_BELOW && addr < TOP + TOP_ABOVE) ||
+	       (sh->legacy && addr - LEGACY < TOP_BELOW);
 }
 
 /* Runs of equal bytes, 64 at most; behind them a count and a hash (FNV-1a). */

@@ -53,7 +53,7 @@ static const struct word w_mbind[] = {{"strict", 1}, {"move", 2}, {"move_all", 4
 static const struct word w_limit[] = {
 	{"fsize", 1}, {"data", 2}, {"stack", 3}, {"nofile", 7}, {"memlock", 8}, {"as", 9}, {0, 0}};
 static const struct word w_cap[] = {
-	{"ipc_lock", 14}, {"sys_ptrace", 19}, {"sys_admin", 21}, {"sys_nice", 23}, {"sys_resource", 24}, {0, 0}};
+	{"ipc_lock", 14}, {"sys_ptrace", 19}, {"sys_rawio", 17}, {"sys_admin", 21}, {"sys_nice", 23}, {"sys_resource", 24}, {0, 0}};
 
 const struct op ops[] = {
 	{"mmap", MMAP, "xxPM?xx", 'A'}, {"munmap", MUNMAP, "xx", 'I'}, {"mprotect", MPROTECT, "xxP", 'I'},
@@ -71,7 +71,7 @@ const struct op ops[] = {
 	{"uffd_unregister", UFFD_UNREGISTER, "xxx", 'I'}, {"mbind", MBIND, "xxKxB", 'I'},
 	{"set_mempolicy", SET_MEMPOLICY, "Kx", 'I'}, {"get_mempolicy", GET_MEMPOLICY, "?x", 'I'},
 	{"getrlimit", GETRLIMIT, "T", 'I'}, {"setrlimit", SETRLIMIT, "Tx?x", 'I'}, {"dropcap", DROPCAP, "C", 'I'},
-	{"map_room", MAP_ROOM, "x", 'I'}, {"fork", FORK, "s", 'I'}, {"exit", EXIT, "", 'I'}, {0, 0, 0, 0}};
+	{"sysctl", SYSCTL, "s?x", 'I'}, {"map_room", MAP_ROOM, "x", 'I'}, {"fork", FORK, "s", 'I'}, {"exit", EXIT, "", 'I'}, {0, 0, 0, 0}};
 
 const struct word *table_of(char kind)
 {
@@ -133,6 +133,8 @@ static int parse_term(const char *text, int n, u64 *value)
 		return *value = sh->as0, 0;
 	if (!strcmp(word, "DATA0"))
 		return *value = sh->data0, 0;
+	if (!strcmp(word, "MAPS0"))
+		return *value = sh->standing[MAX_MAP_COUNT], 0;
 	if (word[0] < '0' || word[0] > '9')
 		return -1;
 	*value = strtoull(word, &end, 0);

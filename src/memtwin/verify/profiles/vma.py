@@ -33,7 +33,8 @@ PROFILE = Profile(
         actions.prctl: 0.5,
         actions.below_stack_like: 0.5,
         actions.limits: 0.6,
+        actions.sysctl: 1.5,
         actions.fork: 1,
     },
-    openings={actions.near_map_limit: 0.012, actions.with_limits: 0.05},
+    openings={actions.near_map_limit: 0.012, actions.with_limits: 0.05, actions.with_sysctl: 0.04},
 )

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""process_vm_readv(2) and process_vm_writev(2): arguments in, ``mm/process_vm_access.py`` does the work."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Final
+
+from memtwin.abi.fcntl import MAX_RW_COUNT
+from memtwin.fs.inode import linux_error
+from memtwin.kernel.ptrace import may_access_mm
+from memtwin.kernel.read_write import access_ok, copy_in, copy_out, import_iovec
+from memtwin.kernel.syscalls import Calls
+from memtwin.mm.process_vm_access import process_vm_rw
+
+if TYPE_CHECKING:
+    from memtwin.kernel.kernel import Kernel
+    from memtwin.kernel.syscalls import SyscallTable
+    from memtwin.kernel.task import TaskStruct
+    from memtwin.mm.mm_types import MmStruct
+
+__all__ = ["CALLS", "process_mm"]
+
+CALLS: Final = Calls()
+
+
+def process_mm(kernel: Kernel, caller: TaskStruct, pid: int) -> MmStruct:
+    """The address space of process ``pid``, to be read and written. Raises OSError ESRCH, EPERM."""
+    target = kernel.tasks.get(pid)
+    if target is None or target.mm is None:
+        raise OSError(errno.ESRCH, "process_vm: no such process")
+    if not may_access_mm(kernel, caller, target, attach=True):
+        raise OSError(errno.EPERM, "process_vm: the process has capabilities that the caller lacks")
+    return target.mm
+
+
+class _Iovec:
+    """The caller's side: its own memory, range after range. What does not fit in one call is left out."""
+
+    __slots__ = ("_pairs", "_task", "left")
+
+    def __init__(self, task: TaskStruct, pairs: list[tuple[int, int]]) -> None:
+        self._task = task
+        self._pairs = [pair for pair in pairs if pair[1]]
+        self._pairs.reverse()
+        self.left = min(sum(length for _, length in pairs), MAX_RW_COUNT)
+
+    def copy(self, page: memoryview, write: bool) -> int:
+        """Move to (``write``: from) ``page`` until one of the two is at its end or the caller's memory is bad."""
+        done = 0
+        while done < len(page) and self.left:
+            addr, length = self._pairs.pop()
+            wanted = min(length, len(page) - done, self.left)
+            if write:
+                data = self._copy_in(addr, wanted)
+                moved = len(data)
+                page[done : done + moved] = data
+            else:
+                moved = copy_out(self._task, addr, bytes(page[done : done + wanted]))
+            done += moved
+            self.left -= moved
+            if moved < length:
+                self._pairs.append((addr + moved, length - moved))
+            if moved < wanted:
+                break
+        return done
+
+    def _copy_in(self, addr: int, wanted: int) -> bytes:
+        try:
+            return copy_in(self._task, addr, wanted)
+        except OSError:
+            return b""
+
+
+def _process_vm(
+    sys: SyscallTable,
+    task: TaskStruct,
+    pid: int,
+    local: tuple[int, int],
+    remote: tuple[int, int],
+    flags: int,
+    write: bool,
+) -> int:
+    """``local``, ``remote``: address and number of the ranges. What is empty is not looked at further."""
+    if flags:
+        raise linux_error(errno.EINVAL)
+    pairs = import_iovec(task, local[0], local[1] & 0xFFFF_FFFF)  # an unsigned int in Linux, the other one is not
+    for addr, length in pairs:
+        access_ok(addr, length)
+    mine = _Iovec(task, pairs)
+    if not mine.left:
+        return 0
+    theirs = import_iovec(task, *remote)
+    if not any(length for _, length in theirs):
+        return 0
+    return process_vm_rw(process_mm(sys.kernel, task, pid), mine, theirs, task, write=write)
+
+
+@CALLS.define("process_vm_readv", "pid", "addr", "ulong", "addr", "ulong", "ulong")
+def sys_process_vm_readv(
+    sys: SyscallTable, task: TaskStruct, pid: int, local: int, local_count: int, remote: int, count: int, flags: int
+) -> int:
+    return _process_vm(sys, task, pid, (local, local_count), (remote, count), flags, write=False)
+
+
+@CALLS.define("process_vm_writev", "pid", "addr", "ulong", "addr", "ulong", "ulong")
+def sys_process_vm_writev(
+    sys: SyscallTable, task: TaskStruct, pid: int, local: int, local_count: int, remote: int, count: int, flags: int
+) -> int:
+    return _process_vm(sys, task, pid, (local, local_count), (remote, count), flags, write=True)
