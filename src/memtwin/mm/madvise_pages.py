@@ -28,13 +28,15 @@ from memtwin.mm.mm_types import (
     MmStruct,
     VmArea,
 )
-from memtwin.mm.page import PG_ANON, PG_DIRTY, PG_REFERENCED, PG_SWAPBACKED
+from memtwin.mm.page import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_REFERENCED, PG_SWAPBACKED
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.shmem import punch_hole
 from memtwin.mm.zap import ZapOp, zap_page_range
 
 __all__ = ["advise_pages", "check_seal"]
 
+#: A page with both can only go to swap.
+_WANTS_SWAP: Final = PG_ANON | PG_SWAPBACKED
 #: Advice that loses what pages hold, here or in a child.
 _DISCARDS: Final = frozenset(
     {
@@ -190,7 +192,7 @@ def _page_out(mm: MmStruct, start: int, end: int) -> None:
 
 
 class _PageOut:
-    """Gives up the pages that need no swap (a :class:`~memtwin.mm.page_table.RangeOp`). ``finish`` must be called."""
+    """Gives up the pages that need no swap; the others come back from it active and not referenced (a :class:`~memtwin.mm.page_table.RangeOp`). ``finish`` must be called."""
 
     __slots__ = ("_ctx", "_zap")
 
@@ -211,8 +213,10 @@ class _PageOut:
         vec = self._ctx.pages.vec
         mapped = ((entries & np.uint64(_MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)
         pfns = ((entries[mapped] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
-        wants_swap = PG_ANON | PG_SWAPBACKED
-        mapped[mapped] = (vec.flags[pfns] & np.uint32(wants_swap)) != wants_swap
+        stays = (vec.flags[pfns] & np.uint32(_WANTS_SWAP)) == _WANTS_SWAP
+        kept = pfns[stays & (vec.mapcount[pfns] == 1) & (vec.comp_order[pfns] == 0)]
+        vec.flags[kept] = vec.flags[kept] & np.uint32(~PG_REFERENCED & 0xFFFFFFFF) | np.uint32(PG_ACTIVE)
+        mapped[mapped] = ~stays
         for row, column in np.argwhere(mapped).tolist():
             index = (int(batch.table[row]) << 9) + batch.lo + column
             self._one(index, self._ctx.ram.q[index])
@@ -223,12 +227,12 @@ class _PageOut:
         pfn = (entry & PFN_MASK) >> 12
         if pages.mapcount[pfn] != 1 or pages.comp_order[pfn]:
             return
-        flags = pages.flags[pfn]
+        flags = pages.flags[pfn] & ~PG_REFERENCED
         if flags & PG_ANON:
             if not flags & (PG_SWAPBACKED | PG_DIRTY) and not entry & DIRTY and pages.refcount[pfn] == 1:
                 self._zap.few(index, 1, 0)
             else:
-                pages.flags[pfn] = flags | PG_SWAPBACKED
+                pages.flags[pfn] = flags | PG_SWAPBACKED | PG_ACTIVE
             return
         mapping, at = ctx.mappings[pages.mapping[pfn]], pages.index[pfn]
         self._zap.few(index, 1, 0)

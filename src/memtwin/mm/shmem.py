@@ -76,6 +76,7 @@ class ShmemInode:
         if size & 4095 and last is not None:
             start = (last << 12) + (size & 4095)
             self.ctx.ram.mem[start : (last + 1) << 12] = bytes(4096 - (size & 4095))
+            self.ctx.pages.flags[last] |= PG_DIRTY
 
     def read(self, length: int, offset: int) -> bytes:
         """Up to ``length`` bytes; holes read as zeroes and stay holes. Raises OSError EINVAL."""
