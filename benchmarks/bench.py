@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The command line: ``python -m benchmarks`` or ``python benchmarks/bench.py`` (``make bench``).
 
-It measures the checkout it lies in, whatever else is installed. Exit status: 0 fine; 1 with --check when a promise is
-missed; 2 bad input; 130 interrupted. Nothing is left behind: the children end and the temporary directory goes.
+It measures the checkout it lies in, whatever else is installed; with --compiled the package that was built there.
+Exit status: 0 fine; 1 with --check when a promise is missed; 2 bad input; 130 interrupted. Nothing is left behind: the
+children end and the temporary directory goes.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--only", metavar="NAME", action="append", choices=names, help=f"a table: {', '.join(names)}")
+    parser.add_argument("--compiled", metavar="DIR", help="measure the package built in DIR (make compiled), not src")
     parser.add_argument("--rounds", type=_positive, help="rounds to count (default 7, quick 2)")
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds: does it work, not how fast")
     parser.add_argument("--json", metavar="FILE", help="write one JSON document; - is stdout, tables then on stderr")
@@ -69,7 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     options = _parser(NAMES).parse_args(argv)
+    if options.compiled is not None:
+        sys.path.insert(0, options.compiled)
     try:
+        _find_compiled(options.compiled)
         cpu = None if options.no_pin else pin(options.cpu)
         out = _open(options.json)
     except (OSError, ValueError) as error:
@@ -85,6 +90,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print("benchmarks: interrupted", file=sys.stderr)
                 return 130
     return 1 if options.check and not kept else 0
+
+
+def _find_compiled(package: str | None) -> None:
+    """Raises ValueError unless ``package`` holds a compiled memtwin and nothing else was imported before."""
+    import memtwin
+
+    if package is not None and not (
+        memtwin.compiled() and Path(memtwin.__file__).is_relative_to(Path(package).resolve())
+    ):
+        raise ValueError(f"{package} holds no compiled memtwin")
 
 
 def _open(path: str | None) -> IO[str] | None:

@@ -87,6 +87,7 @@ def environment(rounds: int, quick: bool, cpu: int | None) -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "memtwin": memtwin.__version__,
+        "compiled": memtwin.compiled(),
         "rounds": rounds,
         "quick": quick,
     }
@@ -97,6 +98,7 @@ def heading(env: dict[str, Any]) -> str:
     where = f"both sides on CPU {env['pinned_to_cpu']}" if env["pinned_to_cpu"] is not None else "not pinned"
     return (
         f"{env['kernel']}, {env['cpus']} CPUs, {where}; Python {env['python']}, NumPy {env['numpy']}; "
+        f"memtwin {'compiled' if env['compiled'] else 'interpreted'}; "
         f"{env['date']}, {env['rounds']} rounds" + (", quick" if env["quick"] else "")
     )
 

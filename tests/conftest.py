@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import memtwin
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # The same examples on every run, as everything here; no deadline, since CI machines are slow at times.
@@ -27,6 +29,13 @@ class Ran:
     status: int
     out: str
     err: str
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if memtwin.compiled():
+        for item in items:
+            if item.get_closest_marker("interpreted"):
+                item.add_marker(pytest.mark.skip(reason="patches functions, and memtwin is compiled"))
 
 
 @pytest.fixture(scope="session")

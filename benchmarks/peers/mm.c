@@ -16,6 +16,14 @@
  *   remap K      K pairs of mremap: 4 untouched pages to a fixed place and back, beside the areas
  *   maps N       read all of /proc/self/maps as often as it takes to have seen N areas
  *   fork K       K times: fork with the areas, _exit of the child, waitpid
+ *   wp N         first write to N pages that were read before (they map the zero page)
+ *   cow N        first write to N pages that a child shares since fork
+ *   mappop N     mmap with MAP_POPULATE of N pages
+ *   dontneed N   MADV_DONTNEED of N populated pages
+ *   forkpop N    fork with N populated pages, until it returns; exit and wait are not timed
+ *   rights N     mprotect of N populated pages to read-only, and back: each counts half
+ *   pagemap N    read /proc/self/pagemap of N populated pages, 1 MiB at a time
+ *   smaps N      read all of /proc/self/smaps as often as it takes to have seen N areas
  *   find K       msync(MS_ASYNC) of one page of one of the areas, K times: of all calls the one that does little but
  *                find the area
  */
@@ -25,7 +33,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -231,13 +241,13 @@ static long do_remap(long pairs)
 	return check(bad, "mremap", passed);
 }
 
-static long do_maps(long seen)
+static long do_text(const char *path, long seen)
 {
 	static char text[65536];
 	long start = now();
 
 	for (; seen > 0; seen -= nr_areas) {
-		int fd = open("/proc/self/maps", O_RDONLY);
+		int fd = open(path, O_RDONLY);
 		ssize_t n;
 
 		if (fd < 0)
@@ -250,6 +260,162 @@ static long do_maps(long seen)
 			return check(-1, "read", 0);
 	}
 	return now() - start;
+}
+
+static long do_maps(long seen)
+{
+	return do_text("/proc/self/maps", seen);
+}
+
+static long do_smaps(long seen)
+{
+	return do_text("/proc/self/smaps", seen);
+}
+
+static long write_all(volatile char *p, long pages)
+{
+	long start = now();
+
+	for (long i = 0; i < pages; i++)
+		p[i * PAGE] = 2;
+	return now() - start;
+}
+
+static long do_wp(long pages)
+{
+	volatile char *p = map(pages, 0);
+	long passed;
+
+	if (!p)
+		return -1;
+	for (long i = 0; i < pages; i++)
+		(void)p[i * PAGE];
+	passed = write_all(p, pages);
+	return check(munmap((char *)p, pages * PAGE), "munmap", passed);
+}
+
+static void end_child(pid_t child)
+{
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+}
+
+static long do_cow(long pages)
+{
+	char *p = map(pages, 0);
+	pid_t child;
+	long passed;
+
+	if (!p)
+		return -1;
+	write_all(p, pages);
+	child = fork();
+	if (!child)
+		for (;;)
+			pause();
+	if (child < 0)
+		return check(-1, "fork", 0);
+	passed = write_all(p, pages);
+	end_child(child);
+	return check(munmap(p, pages * PAGE), "munmap", passed);
+}
+
+static long do_mappop(long pages)
+{
+	long start, passed;
+	char *p;
+
+	prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+	start = now();
+	p = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	passed = now() - start;
+	prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
+	if (p == MAP_FAILED)
+		return check(-1, "mmap", 0);
+	return check(munmap(p, pages * PAGE), "munmap", passed);
+}
+
+/* Have "pages" populated pages in "held". */
+static int hold(long pages)
+{
+	if (held && held_pages == pages)
+		return 0;
+	return do_populate(pages) < 0 ? -1 : 0;
+}
+
+static long do_dontneed(long pages)
+{
+	long start, passed;
+	int result;
+
+	if (hold(pages))
+		return -1;
+	start = now();
+	result = madvise(held, pages * PAGE, MADV_DONTNEED);
+	passed = now() - start;
+	drop_held();
+	return check(result, "MADV_DONTNEED", passed);
+}
+
+static long do_forkpop(long pages)
+{
+	long start, passed;
+	pid_t child;
+
+	if (hold(pages))
+		return -1;
+	start = now();
+	child = fork();
+	if (!child)
+		for (;;)
+			pause();
+	passed = now() - start;
+	if (child < 0)
+		return check(-1, "fork", 0);
+	end_child(child);
+	return passed;
+}
+
+static long do_rights(long pages)
+{
+	long start, passed;
+	int bad;
+
+	if (hold(pages))
+		return -1;
+	start = now();
+	bad = mprotect(held, pages * PAGE, PROT_READ);
+	bad |= mprotect(held, pages * PAGE, PROT_READ | PROT_WRITE);
+	passed = now() - start;
+	return check(bad, "mprotect", passed / 2);
+}
+
+static long do_pagemap(long pages)
+{
+	static unsigned long words[131072];
+	const long size = sizeof(words);
+	long start, end;
+	int fd, bad = 0;
+
+	if (hold(pages))
+		return -1;
+	fd = open("/proc/self/pagemap", O_RDONLY);
+	if (fd < 0)
+		return check(-1, "open", 0);
+	start = now();
+	for (long at = 0, left = pages * 8; left; ) {
+		long part = left < size ? left : size;
+
+		if (pread(fd, words, part, (unsigned long)held / PAGE * 8 + at) != part) {
+			bad = 1;
+			break;
+		}
+		at += part;
+		left -= part;
+	}
+	end = now();
+	close(fd);
+	return check(bad, "pread", end - start);
 }
 
 static long do_fork(long times)
@@ -285,6 +451,8 @@ static const struct command {
 	{ "zap", do_zap },	   { "cycle", do_cycle }, { "areas", do_areas },   { "map", do_map },
 	{ "protect", do_protect }, { "find", do_find },
 	{ "remap", do_remap },	   { "maps", do_maps }, { "fork", do_fork },
+	{ "wp", do_wp },	   { "cow", do_cow }, { "mappop", do_mappop },	   { "dontneed", do_dontneed },
+	{ "forkpop", do_forkpop }, { "rights", do_rights }, { "pagemap", do_pagemap }, { "smaps", do_smaps },
 };
 
 static void answer(const char *name, long units)

@@ -10,6 +10,7 @@ NAMES = (
     "page_alloc",
     "first_touch",
     "populate",
+    "populated",
     "areas",
     "address_space",
     "boot",

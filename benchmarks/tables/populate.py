@@ -24,12 +24,12 @@ def cases(bench: Bench) -> Iterator[Case]:
         pages = mib << 8
         least = 3.0 if mib == 1024 else None
         twin = _Twin(pages, f"{mib + 6144}M" if mib > 1024 else "2G")
-        live = _roomy(bench, "populate", pages)
+        live = roomy(bench, "populate", pages)
         yield Case(f"populate {size}, new machine", "pages/s", twin.first, live, "MADV_POPULATE_WRITE", least=least)
         yield Case(f"zap {size}", "pages/s", twin.zap, bench.live.rate("zap", pages), "munmap", least=least)
         yield Case(f"populate {size}, frames used before", "pages/s", twin.again, live, "MADV_POPULATE_WRITE")
     pages = bench.size(3 << 18, 1 << 14)
-    live = _roomy(bench, "populate", pages)
+    live = roomy(bench, "populate", pages)
     for where, memory, nodes in (("two zones", "4608M", 1), ("two nodes", "5G", 2)):
         twin = _Twin(pages, memory, nodes)
         name = f"populate {pages >> 8:,} MiB from {where}"
@@ -66,7 +66,7 @@ class _Twin:
         return rate(self._pages, lambda: process.munmap(self._start, self._pages << 12))
 
 
-def _roomy(bench: Bench, command: str, pages: int) -> Side:
+def roomy(bench: Bench, command: str, pages: int) -> Side:
     """The live side, which needs as much real memory: refuses before it would push out everything else."""
     side = bench.live.rate(command, pages)
 

@@ -437,11 +437,11 @@ class Process:
         """process_vm_readv(2) of one range of ``target``; what precedes the first page that can not be read. Raises
         OSError EFAULT (nothing does), EPERM, ESRCH.
         """
-        return self._call(lambda: read_remote_vm(self._mm_of(target), addr, length, self.task))
+        return self._call(lambda: read_remote_vm(self._mm_of(target), addr, length))
 
     def process_vm_writev(self, target: Process, addr: int, data: bytes) -> int:
         """process_vm_writev(2) to one range of ``target``; bytes written. Raises OSError EFAULT, EPERM, ESRCH."""
-        return self._call(lambda: write_remote_vm(self._mm_of(target), addr, data, self.task))
+        return self._call(lambda: write_remote_vm(self._mm_of(target), addr, data))
 
     def _mm_of(self, target: Process) -> MmStruct:
         if target.kernel is not self.kernel:

@@ -18,6 +18,7 @@ SEGV_ACCERR: Final = 2  #: the mapping does not permit the access
 SEGV_PKUERR: Final = 4  #: a protection key does not permit the access
 BUS_ADRALN: Final = 1
 BUS_ADRERR: Final = 2  #: beyond the end of the object
+BUS_MCEERR_AR: Final = 4  #: the memory is broken
 SI_KERNEL: Final = 0x80
 ILL_ILLOPN: Final = 2
 FPE_INTDIV: Final = 1

@@ -76,7 +76,7 @@ class DirectCpu:
     def _access(self, addr: int, write: bool, done: int) -> int:
         """Physical address of ``addr``; raises FatalSignal (``done`` bytes went before) or ProcessKilled."""
         task = self._task
-        physical = translate(task, addr, write)
+        physical = translate(task, addr, write, user=True)
         if not isinstance(physical, int):
             self._raise(physical, done)
         return physical

@@ -30,6 +30,12 @@ MODULES: dict[str, str] = {
     "mprotect-unaccount-unfaulted": "mprotect_unaccount",
     "vma-merge-dup-anon-comment": "vma_merge_case6",
     "fork-maple-gfp-kernel": "fork_maple_gfp",
+    "fault-lock-release": "vma_lock",
+    "vmf-anon-prepare": "vma_lock",
+    "vma-lock-shared-faults": "vma_lock",
+    "vma-lock-cow-faults": "vma_lock",
+    "vma-lock-read-faults": "vma_lock",
+    "vma-lock-ro-write-faults": "vma_lock",
 }
 """Change id -> module name below ``memtwin.experiments``."""
 

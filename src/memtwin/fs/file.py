@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from memtwin.abi.fcntl import O_ACCMODE, O_PATH, O_RDONLY, O_WRONLY, SEEK_CUR, SEEK_END, SEEK_SET
 from memtwin.abi.stat import Kstat, pack_dirent64
 from memtwin.fs.inode import Dirent, linux_error
-from memtwin.mm.filemap import AddressSpace
-from memtwin.mm.vm_ops import FILE_VM_OPS, VmOperations
+from memtwin.mm.filemap import FILE_VM_OPS, AddressSpace
+from memtwin.mm.vm_ops import VmOperations
 
 if TYPE_CHECKING:
     from memtwin.fs.inode import Inode

@@ -108,6 +108,7 @@ def _dup_mmap(kernel: Kernel, old: MmStruct, new: MmStruct) -> None:
 def _dup_vma(kernel: Kernel, mas: MaState, old: MmStruct, new: MmStruct, vma: VmArea) -> None:
     """Copy one area. Raises OSError ENOMEM; the area is not counted in ``new`` then."""
     ctx = old.ctx
+    vma.start_write()
     if vma.flags & VM_DONTCOPY:
         new.vm_stat_account(vma.flags, -vma.pages)
         return

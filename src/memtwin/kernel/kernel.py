@@ -21,6 +21,7 @@ from memtwin.kernel.task import TaskStruct
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.lib.maple_tree import MM_MT_FLAGS, MapleTree, RcuQueue
 from memtwin.mm.before.vma_modify import InlinedVmaModify
+from memtwin.mm.before.wp import may_reuse_inline
 from memtwin.mm.check import Checks
 from memtwin.mm.check_mm import check_address_spaces
 from memtwin.mm.context import MmContext
@@ -36,6 +37,7 @@ from memtwin.mm.unmapped_area import legacy_base
 from memtwin.mm.vma import no_memory
 from memtwin.mm.vma_modify import VmaModify
 from memtwin.mm.vmstat import NodeStat, VmEvents
+from memtwin.mm.wp import may_reuse
 from memtwin.sched import PARKED, Rwsem, Scheduler, SpinLock
 
 if TYPE_CHECKING:
@@ -146,6 +148,7 @@ class Kernel:
             trace=self.trace,
             zero_pfn=self.page_alloc.take_fixed_page(),
             printk=self.printk,
+            may_reuse=may_reuse if features.has("wp-can-reuse-anon-folio") else may_reuse_inline,
             modify=VmaModify() if features.has("vma-modify") else InlinedVmaModify(),
             config=frozenset(config),
             pku=pku,

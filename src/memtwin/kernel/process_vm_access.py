@@ -93,7 +93,7 @@ def _process_vm(
     theirs = import_iovec(task, *remote)
     if not any(length for _, length in theirs):
         return 0
-    return process_vm_rw(process_mm(sys.kernel, task, pid), mine, theirs, task, write=write)
+    return process_vm_rw(process_mm(sys.kernel, task, pid), mine, theirs, write=write)
 
 
 @CALLS.define("process_vm_readv", "pid", "addr", "ulong", "addr", "ulong", "ulong")

@@ -25,8 +25,8 @@ class TaskStruct(Task):
     """``pid`` of a single-threaded process is its ``tid``. ``mm`` is None after exit.
 
     ``regs``: the emulated CPU's context of the thread, None for a process driven by API calls. ``exit_code``: as
-    wait(2) reports it (status << 8, or the signal), -1 while alive. ``min_flt``, ``maj_flt``: faults taken.
-    ``files``, ``fs``: open files and working directory, owned by the fs layer.
+    wait(2) reports it (status << 8, or the signal), -1 while alive. ``files``, ``fs``: open files and working
+    directory, owned by the fs layer.
     """
 
     __slots__ = (
@@ -35,10 +35,8 @@ class TaskStruct(Task):
         "exit_code",
         "files",
         "fs",
-        "maj_flt",
         "memory_files",
         "mempolicy",
-        "min_flt",
         "oom_score_adj",
         "regs",
         "rlimits",
@@ -53,8 +51,6 @@ class TaskStruct(Task):
     def __init__(self, tid: int, name: str, cpu: int) -> None:
         super().__init__(tid, name, cpu)
         self.tgid = tid
-        self.min_flt = 0
-        self.maj_flt = 0
         self.exit_code = -1
         self.oom_score_adj = 0
         self.mempolicy: MemPolicy | None = None

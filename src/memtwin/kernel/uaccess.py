@@ -37,9 +37,9 @@ __all__ = [
 ]
 
 
-def translate(task: TaskStruct, addr: int, write: bool) -> int | SignalInfo:
+def translate(task: TaskStruct, addr: int, write: bool, *, user: bool = False) -> int | SignalInfo:
     """Physical address of user address ``addr``, accessed as a CPU would: faults taken, A (and D) set; or the signal
-    it raises.
+    it raises. ``user``: user mode makes the access, not the kernel on its behalf.
     """
     mm = task.mm
     assert mm is not None
@@ -59,7 +59,7 @@ def translate(task: TaskStruct, addr: int, write: bool) -> int | SignalInfo:
             if write and not entry & NX:
                 mm.ctx.tlb.note_frame_changed(physical >> 12)
             return physical
-        error = PF_USER | (PF_WRITE if write else 0) | (PF_PROT if entry & PRESENT else 0)
+        error = (PF_USER if user else 0) | (PF_WRITE if write else 0) | (PF_PROT if entry & PRESENT else 0)
         signal = do_user_addr_fault(task, addr, error)
         if signal is not None:
             return signal

@@ -22,7 +22,6 @@ from memtwin.mm.mm_types import (
     VM_WRITE,
     MmStruct,
     VmArea,
-    vm_get_page_prot,
 )
 from memtwin.mm.page import PG_ANON, PG_TABLE
 from memtwin.mm.page_table import LeafRows
@@ -67,7 +66,7 @@ def _check_areas(mm: MmStruct, totals: _Totals) -> None:
     end = locked = 0
     for vma in areas:
         require(end <= vma.start < vma.end, f"mm {mm.id}: {vma!r} overlaps or is empty")
-        require(vma.page_prot == vm_get_page_prot(vma.flags), f"mm {mm.id}: page_prot of {vma!r}")
+        require(vma.page_prot == vma.vma_page_prot(vma.flags), f"mm {mm.id}: page_prot of {vma!r}")
         require(mm.mm_mt.load(vma.start) is vma and mm.mm_mt.load(vma.end - 1) is vma, f"mm {mm.id}: tree at {vma!r}")
         end = vma.end
         true["total_vm"] += vma.pages

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from memtwin.mm.fault_lock_stats import FaultLockStats
+from memtwin.mm.folio_lock import FolioLocks
 from memtwin.mm.page import PG_RESERVED
 from memtwin.mm.sysctl import VmSysctl
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from memtwin.hw.tlb import Tlb
     from memtwin.hw.work import Work
     from memtwin.mm.filemap import AddressSpace
-    from memtwin.mm.mm_types import MmStruct
+    from memtwin.mm.mm_types import MmStruct, VmArea
     from memtwin.mm.page import PageArrays
     from memtwin.mm.page_alloc import PageAllocator
     from memtwin.mm.page_table import PageTables
@@ -85,6 +87,7 @@ class MmContext:
 
     __slots__ = (
         "_node_ends",
+        "anon_prepare_vma_lock",
         "anon_vma_cache",
         "anon_vmas",
         "avc_cache",
@@ -93,14 +96,24 @@ class MmContext:
         "config",
         "dev_zero_thp_align",
         "events",
+        "exclusive_out_of_move",
+        "fault_lock_release",
+        "fault_locks",
         "fault_stats",
         "features",
+        "folio_locks",
         "guard_flag",
+        "gup_internal_flags",
+        "gup_vma_never_null",
+        "gup_zero_pin_is_error",
         "madv_guard",
+        "majflt_tried",
         "map_stack_nohugepage",
         "maple_cache",
         "mapping_ids",
         "mappings",
+        "may_reuse",
+        "mem_cgroup_charge",
         "merge_close_fix",
         "merge_faulted_unfaulted",
         "mm_cache",
@@ -138,6 +151,12 @@ class MmContext:
         "trace",
         "uffd_unregister_own",
         "vma_cache",
+        "vma_lock_cow_faults",
+        "vma_lock_read_faults",
+        "vma_lock_ro_write_faults",
+        "vma_lock_shared_faults",
+        "vmf_anon_prepare",
+        "warned",
         "work",
         "zero_pfn",
     )
@@ -161,6 +180,7 @@ class MmContext:
         zero_pfn: int,
         printk: Callable[[str], None],
         modify: VmaModify,
+        may_reuse: Callable[[MmContext, VmArea, int], bool],
         config: frozenset[str] = frozenset(),
         pku: bool = False,
     ) -> None:
@@ -180,6 +200,14 @@ class MmContext:
         self.zero_pfn = zero_pfn
         self.printk = printk
         self.fault_stats = FaultStats()
+        #: Which lock each fault of user mode took, and why.
+        self.fault_locks = FaultLockStats()
+        self.folio_locks = FolioLocks(sched, pages)
+        #: Charges a page to the control group of an address space, False when over its limit: (pfn, mm, gfp). None
+        #: without control groups.
+        self.mem_cgroup_charge: Callable[[int, MmStruct, int], bool] | None = None
+        #: Warnings that were given and are given once.
+        self.warned: set[str] = set()
         self._node_ends = np.array([node.end_pfn for node in topology.nodes], dtype=np.int64)
         # Object sizes as /proc/slabinfo of 6.7 and 6.18 shows them.
         self.mm_cache: KmemCache = slab.kmem_cache_create("mm_struct", 1408)
@@ -201,6 +229,8 @@ class MmContext:
         self.sysctl = VmSysctl()
         #: How attributes of areas are changed: the shape after or before ``vma-modify``.
         self.modify = modify
+        #: Whether a write fault may reuse an anonymous page: the shape after or before ``wp-can-reuse-anon-folio``.
+        self.may_reuse = may_reuse
         #: CONFIG_* options that show; those the machine's description does not name are off.
         self.config = config
         #: The CPU has protection keys.
@@ -233,6 +263,24 @@ class MmContext:
         self.mseal = has("post-mseal")
         self.uffd_unregister_own = has("post-uffd-unregister-own")
         self.overcommit_log_bytes = has("post-overcommit-log-bytes")
+        self.fault_lock_release = has("fault-lock-release")
+        self.vmf_anon_prepare = has("vmf-anon-prepare")
+        self.vma_lock_shared_faults = has("vma-lock-shared-faults")
+        self.vma_lock_cow_faults = has("vma-lock-cow-faults")
+        self.vma_lock_read_faults = has("vma-lock-read-faults")
+        self.vma_lock_ro_write_faults = has("vma-lock-ro-write-faults")
+        self.anon_prepare_vma_lock = has("post-anon-prepare-vma-lock")
+        self.majflt_tried = has("post-majflt-tried")
+        self.gup_internal_flags = has("gup-internal-flags")
+        self.gup_zero_pin_is_error = has("gup-zero-pin-is-error")
+        self.gup_vma_never_null = has("gup-vma-remote-never-null")
+        self.exclusive_out_of_move = has("rmap-exclusive-out-of-move")
+
+    def warn_once(self, where: str, what: str) -> None:
+        """A warning of the kernel about itself, ``what`` at ``where``: told in its log the first time only."""
+        if where not in self.warned:
+            self.warned.add(where)
+            self.printk(f"WARNING: {where}: {what}")
 
     def count_anon(self, pfns: npt.NDArray[np.int64], sign: int) -> None:
         """Add the frames to (``sign`` 1) or take them off (-1) the ``nr_anon_pages`` gauges of their nodes."""

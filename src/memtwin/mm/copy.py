@@ -14,13 +14,17 @@ import numpy as np
 
 from memtwin.errors import InvariantBroken
 from memtwin.hw.paging import ACCESSED, DIRTY, PFN_MASK, PRESENT, PROT_NONE, RW, SPECIAL
-from memtwin.mm.mm_types import VM_SHARED, MmStruct, VmArea
+from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE
+from memtwin.mm.mm_types import VM_SHARED, VM_WRITE, MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE
 from memtwin.mm.page_table import LeafRows
+from memtwin.mm.set_pte import alloc_anon_folio, set_anon_pte
 
 __all__ = ["copy_page_range"]
 
 _MAPPED = PRESENT | PROT_NONE
+#: From so many references on a page may be pinned (GUP_PIN_COUNTING_BIAS).
+PIN_BIAS = 1024
 
 
 def copy_page_range(old: MmStruct, new: MmStruct, vma: VmArea) -> None:
@@ -33,13 +37,16 @@ def copy_page_range(old: MmStruct, new: MmStruct, vma: VmArea) -> None:
 class _CopyEntries:
     """Copies entries (a :class:`~memtwin.mm.page_table.RangeOp`)."""
 
-    __slots__ = ("_ctx", "_forgotten", "_new", "_old", "_private", "copied")
+    __slots__ = ("_ctx", "_forgotten", "_new", "_old", "_pinned", "_private", "_vma", "copied")
 
     def __init__(self, old: MmStruct, new: MmStruct, vma: VmArea) -> None:
         self._ctx = old.ctx
         self._old = old
         self._new = new
+        self._vma = vma
         self._private = not vma.flags & VM_SHARED
+        #: Pages may be pinned: each has to be looked at.
+        self._pinned = self._private and old.has_pinned
         #: Bits of an entry that the child's copy has not.
         self._forgotten = ACCESSED if self._private else ACCESSED | DIRTY
         self.copied = 0
@@ -62,6 +69,9 @@ class _CopyEntries:
             if not base:
                 base = self._table(addr)
             if entry & _MAPPED and not entry & SPECIAL:
+                if self._pinned and self._may_be_pinned((entry & PFN_MASK) >> 12):
+                    self._copy_now((entry & PFN_MASK) >> 12, addr + (i << 12), base + (addr >> 12 & 511) + i)
+                    continue
                 if self._private:
                     entry &= ~RW
                     q[index + i] = entry
@@ -69,6 +79,27 @@ class _CopyEntries:
             q[base + (addr >> 12 & 511) + i] = entry & ~self._forgotten if entry & _MAPPED else entry
             pages.private[base >> 9] += 1
             self.copied += 1
+
+    def _may_be_pinned(self, pfn: int) -> bool:
+        """Whether somebody may hold the exclusive page and expect that the parent keeps it."""
+        pages = self._ctx.pages
+        if not pages.flags[pfn] & PG_ANON_EXCLUSIVE:
+            return False
+        return pages.refcount[pages.head(pfn)] >= PIN_BIAS
+
+    def _copy_now(self, pfn: int, addr: int, index: int) -> None:
+        """Give the child its own copy of a page that stays the parent's. Raises OSError ENOMEM."""
+        ctx, vma = self._ctx, self._vma
+        copy = alloc_anon_folio(self._new, GFP_HIGHUSER_MOVABLE)
+        if not copy:
+            raise OSError(errno.ENOMEM, "fork: no memory for the copy of a pinned page")
+        ctx.ram.copy(copy, pfn)
+        ctx.pages.nonzero[copy] = 1
+        ctx.work.pages_copied += 1
+        child = self._new.mm_mt.load(addr)
+        set_anon_pte(self._new, child, addr, index, copy, DIRTY | RW if vma.flags & VM_WRITE else DIRTY)
+        ctx.pages.private[index >> 9] += 1
+        self.copied += 1
 
     def _share(self, pfn: int) -> None:
         """One more entry maps ``pfn``."""
@@ -91,24 +122,40 @@ class _CopyEntries:
         used = entries != 0
         if not used.any():
             return
+        if self._pinned:
+            for table, addr in zip(batch.table.tolist(), batch.addr.tolist(), strict=True):
+                self.few((table << 9) + batch.lo, batch.hi - batch.lo, addr + (batch.lo << 12))
+            return
         mapped = (entries & np.uint64(_MAPPED)) != 0
         counted = mapped & ((entries & np.uint64(SPECIAL)) == 0)
+        # Every entry maps a counted page, nearly always: no masks, which cost more than all the rest.
+        whole = bool(counted.all())
+        rows = np.flatnonzero(used.any(axis=1))
+        # All tables first: without memory for one, nothing has been shared yet.
+        tables = np.array([self._table(addr) >> 9 for addr in batch.addr[rows].tolist()], dtype=np.int64)
         if self._private:
-            entries[counted] &= np.uint64(~RW & (1 << 64) - 1)
+            if whole:
+                entries &= np.uint64(~RW & (1 << 64) - 1)
+            else:
+                entries[counted] &= np.uint64(~RW & (1 << 64) - 1)
             batch.scatter(entries)
-        entries[mapped] &= np.uint64(~self._forgotten & (1 << 64) - 1)
-        for row, addr in enumerate(batch.addr.tolist()):
-            here = int(np.count_nonzero(used[row]))
-            if here:
-                table = self._table(addr) >> 9
-                target = ctx.ram.frames[table, batch.lo : batch.hi]
-                target[used[row]] = entries[row][used[row]]
-                ctx.pages.private[table] += here
-                self.copied += here
-        pfns = ((entries[counted] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+        target = LeafRows(ctx.ram, batch.addr[rows], tables, batch.lo, batch.hi)
+        if whole:
+            entries &= np.uint64(~self._forgotten & (1 << 64) - 1)
+            target.scatter(entries)
+        else:
+            entries[mapped] &= np.uint64(~self._forgotten & (1 << 64) - 1)
+            # Areas share tables: where this one has nothing, the child may have something of the area before.
+            target.scatter(np.where(used[rows], entries[rows], target.gather()))
+        per_row = np.count_nonzero(used[rows], axis=1)
+        vec.private[tables] += per_row.astype(np.uint64)
+        self.copied += int(per_row.sum())
+        counted_entries = entries.ravel() if whole else entries[counted]
+        pfns = ((counted_entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
         anon = (vec.flags[pfns] & np.uint32(PG_ANON)) != 0
-        for pfn in pfns[~anon].tolist():
-            self._share(pfn)
+        if not anon.all():
+            for pfn in pfns[~anon].tolist():
+                self._share(pfn)
         pfns = pfns[anon]
         ctx.pages.add(vec.refcount, pfns, 1)
         ctx.pages.add(vec.mapcount, pfns, 1)

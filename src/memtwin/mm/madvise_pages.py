@@ -192,7 +192,9 @@ def _page_out(mm: MmStruct, start: int, end: int) -> None:
 
 
 class _PageOut:
-    """Gives up the pages that need no swap; the others come back from it active and not referenced (a :class:`~memtwin.mm.page_table.RangeOp`). ``finish`` must be called."""
+    """Gives up the pages that need no swap; the others come back active and not referenced (a
+    :class:`~memtwin.mm.page_table.RangeOp`). ``finish`` must be called.
+    """
 
     __slots__ = ("_ctx", "_zap")
 

@@ -186,5 +186,6 @@ def _bind_range(mm: MmStruct, start: int, end: int, policy: MemPolicy | None) ->
             prev = vma
             continue
         changed = mm.ctx.modify.mbind(mm, prev, vma, low, high, policy)
+        changed.start_write()
         changed.policy = policy
         prev = changed

@@ -192,6 +192,10 @@ class VmArea:
 
     ``pgoff``: page offset of ``start`` in the file, or ``start / 4096`` for private anonymous memory; ``page_prot``:
     what :func:`vm_get_page_prot` says for ``flags``; ``addr``: address of the object in its cache.
+
+    ``vm_lock``: the area's own lock, made when the first fault wants it; faults hold it for reading. Whoever changes
+    the area (``mmap_lock`` held for writing) calls :meth:`start_write` first; ``lock_seq`` equal to
+    ``mm.mmap_lock.write_seq`` means that a writer has the area. ``detached``: it is no longer in the tree.
     """
 
     __slots__ = (
@@ -199,15 +203,18 @@ class VmArea:
         "anon_name",
         "anon_vma",
         "anon_vma_chain",
+        "detached",
         "end",
         "file",
         "flags",
+        "lock_seq",
         "mm",
         "page_prot",
         "pgoff",
         "policy",
         "start",
         "uffd_ctx",
+        "vm_lock",
         "vm_ops",
     )
 
@@ -222,7 +229,13 @@ class VmArea:
         self.pgoff = pgoff
         self.file = file
         self.page_prot = vm_get_page_prot(flags)
-        self.vm_ops: VmOperations | None = None if file is None else file.vm_ops
+        self.vm_ops: VmOperations | None = None
+        if file is not None:
+            self.vm_ops = file.vm_ops
+            self.page_prot = self.vma_page_prot(flags)
+        self.vm_lock: Rwsem | None = None
+        self.lock_seq = -1
+        self.detached = False
         self.anon_vma: AnonVma | None = None
         self.anon_vma_chain: list[AnonVmaChain] = []
         self.policy: MemPolicy | None = None
@@ -235,6 +248,7 @@ class VmArea:
         pgoff = ((start - vma.start) >> 12) + vma.pgoff
         new = cls(vma.mm if mm is None else mm, addr, start, end, vma.flags, pgoff, vma.file)
         new.vm_ops = vma.vm_ops
+        new.page_prot = vma.page_prot
         new.policy = vma.policy
         new.uffd_ctx = vma.uffd_ctx
         new.anon_name = vma.anon_name
@@ -244,9 +258,35 @@ class VmArea:
         """New VM_* flags, and the page protection that follows from them. An area that may have guards keeps saying so:
         a merge may have brought it pages that do.
         """
+        self.start_write()
         flags |= self.flags & VM_MAYBE_GUARD
         self.flags = flags
-        self.page_prot = vm_get_page_prot(flags)
+        self.page_prot = vm_get_page_prot(flags) if self.vm_ops is None else self.vma_page_prot(flags)
+
+    def vma_page_prot(self, flags: int) -> int:
+        """Page-table bits of fresh entries with these VM_* flags: without the right to write where the owner of a
+        shared area wants to hear of the first write to each page.
+        """
+        ops = self.vm_ops
+        if flags & VM_SHARED and ops is not None and (ops.has_page_mkwrite or ops.wants_writenotify):
+            flags &= ~VM_SHARED
+        return vm_get_page_prot(flags)
+
+    def start_write(self) -> None:
+        """Keep faults away from the area until ``mmap_lock``, held for writing, is given up or downgraded (Linux:
+        vma_start_write): wait for those that have its lock, and let later ones find the area locked.
+        """
+        seq = self.mm.mmap_lock.write_seq
+        if self.lock_seq == seq:
+            return
+        lock = self.vm_lock
+        if lock is None:  # no fault ever took it, so nobody can have it now
+            self.lock_seq = seq
+            return
+        self.mm.mmap_lock.assert_held_write()
+        lock.down_write()
+        self.lock_seq = seq
+        lock.up_write()
 
     @property
     def is_anonymous(self) -> bool:
@@ -273,7 +313,7 @@ class MmStruct:
     ``pgd``: frame of the top-level table. ``pte_tables``: ``addr >> 21`` to the index in ``ram.q`` of the first entry
     of the page table covering it; a cache of the real tables, kept by ``mm/page_table.py`` alone (protected by
     ``page_table_lock``). ``rss_*``, ``pgtables_bytes``: protected by ``page_table_lock``. ``*_vm``: pages, protected
-    by ``mmap_lock``.
+    by ``mmap_lock``. ``has_pinned``: a page may once have been pinned (MMF_HAS_PINNED), so fork looks.
     """
 
     __slots__ = (
@@ -289,6 +329,7 @@ class MmStruct:
         "env_end",
         "env_start",
         "exec_vm",
+        "has_pinned",
         "hiwater_rss",
         "hiwater_vm",
         "id",
@@ -346,6 +387,7 @@ class MmStruct:
         self.def_flags = 0
         self.thp_disabled = False
         self.merge_any = False
+        self.has_pinned = False
         self.map_count = 0
         self.total_vm = self.data_vm = self.exec_vm = self.stack_vm = self.locked_vm = 0
         self.rss_anon = self.rss_file = self.rss_shmem = self.rss_swap = 0

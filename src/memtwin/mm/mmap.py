@@ -43,9 +43,10 @@ from memtwin.mm.mm_types import (
     VmArea,
 )
 from memtwin.mm.rmap import anon_vma_prepare
+from memtwin.mm.shmem import SHMEM_VM_OPS
 from memtwin.mm.unmapped_area import get_unmapped_area, round_hint_to_min, start_gap
 from memtwin.mm.util import can_do_mlock, charged, may_expand_vm, mlock_limit_allows, security_vm_enough_memory
-from memtwin.mm.vm_ops import FILE_VM_OPS, VmOperations
+from memtwin.mm.vm_ops import VmOperations
 from memtwin.mm.vma import (
     areas_in,
     find_vma,
@@ -87,7 +88,7 @@ class _SharedAnonymous:
         self.dev = (0, 1)
         self.ino = ino
         self.readable = self.writable = True
-        self.vm_ops: VmOperations | None = FILE_VM_OPS
+        self.vm_ops: VmOperations | None = SHMEM_VM_OPS
         self.seals = 0
 
 
@@ -344,6 +345,8 @@ def unmap_range(mm: MmStruct, start: int, end: int) -> None:
     """Remove everything in [start, end). Raises OSError ENOMEM; splits already made stay, as in Linux."""
     gone = _gather(mm, start, end)
     if gone:
+        for vma in gone:
+            vma.start_write()
         mm.mm_mt.store_prealloc(gone[0].start, gone[-1].end - 1, None)
         _unmap_region(mm, gone)
 

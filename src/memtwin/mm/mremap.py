@@ -276,6 +276,7 @@ class _Mremap:
             to_account = (self.new_len if dont_unmap else self.new_len - old_len) >> 12
             security_vm_enough_memory(mm, to_account)
         flags = vma.flags
+        vma.start_write()
         try:
             new = self._copy_vma(vma, target)
         except OSError:

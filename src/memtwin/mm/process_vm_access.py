@@ -14,102 +14,35 @@ import errno
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PRESENT, PROT_NONE, RW, SPECIAL
+from memtwin.hw.paging import NX
 from memtwin.hw.ram import PAGE_MASK
-from memtwin.mm.gup import mark_page_accessed
-from memtwin.mm.memory import handle_mm_fault
-from memtwin.mm.mm_types import (
-    VM_GROWSDOWN,
-    VM_IO,
-    VM_LOCKED,
-    VM_MAYREAD,
-    VM_MAYWRITE,
-    VM_PFNMAP,
-    VM_READ,
-    VM_SHARED,
-    VM_WRITE,
-    MmStruct,
-    VmArea,
+from memtwin.mm.context import MmContext
+from memtwin.mm.get_user_pages import (
+    FOLL_FORCE,
+    FOLL_WRITE,
+    Locked,
+    get_user_page_vma_remote,
+    pin_user_pages_remote,
+    put_user_page,
+    unpin_user_pages,
 )
+from memtwin.mm.mm_types import VM_GROWSDOWN, MmStruct, VmArea
 from memtwin.mm.mmap import expand_stack
-from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY
-from memtwin.mm.vm_fault import (
-    FAULT_FLAG_REMOTE,
-    FAULT_FLAG_UNSHARE,
-    FAULT_FLAG_WRITE,
-    VM_FAULT_ERROR,
-    VM_FAULT_MAJOR,
-)
+from memtwin.mm.page import PG_DIRTY
 from memtwin.mm.vma import find_vma
 
-__all__ = ["FaultCounts", "access_remote_vm", "process_vm_rw", "read_remote_vm", "write_remote_vm"]
+__all__ = ["access_remote_vm", "process_vm_rw", "read_remote_vm", "write_remote_vm"]
 
 #: Pages that process_vm_* pins at once: as many pointers as fit in two pages.
 PINNED_AT_ONCE: Final = 1024
-_MAPPED: Final = PRESENT | PROT_NONE
 
 
-class FaultCounts(Protocol):
-    """Whoever the faults are counted for."""
-
-    min_flt: int
-    maj_flt: int
-
-
-def _check_vma_flags(vma: VmArea, write: bool, force: bool) -> bool:
-    """Whether an access from outside may be made at all."""
-    flags = vma.flags
-    if flags & (VM_IO | VM_PFNMAP):
-        return False
-    if write:
-        # Only a private copy may be written against the area's rights.
-        return bool(flags & VM_WRITE or (force and flags & (VM_SHARED | VM_MAYWRITE) == VM_MAYWRITE))
-    return bool(flags & VM_READ or (force and flags & VM_MAYREAD))
-
-
-def _get_page(mm: MmStruct, vma: VmArea, addr: int, who: FaultCounts, *, write: bool, pin: bool) -> int:
-    """The frame behind ``addr`` after as many faults as it takes; 0 where there is none to be had. ``mmap_lock`` is
-    held for reading.
-    """
-    ctx = mm.ctx
-    pages = ctx.pages
-    q = ctx.ram.q
-    forced = write and not vma.flags & VM_WRITE
-    while True:
-        base = mm.pte_tables.get(addr >> 21)
-        if base is not None:
-            index, shift = base + (addr >> 12 & 511), 12
-        else:
-            index, shift = ctx.pt.lookup(mm, addr)
-        entry = q[index] if index else 0
-        unshare = False
-        if entry & _MAPPED:
-            pfn = ((entry & PFN_MASK) >> 12) + (addr >> 12 & (1 << shift - 12) - 1)
-            # Of a huge leaf the head says whether the page is exclusive.
-            flags = pages.flags[pfn] if shift == 12 else pages.flags[pages.head(pfn)]
-            exclusive = flags & PG_ANON_EXCLUSIVE
-            unshare = pin and not write and not entry & SPECIAL and bool(flags & PG_ANON) and not exclusive
-            if not unshare and (not write or entry & RW or (forced and exclusive)):
-                break
-        flags = FAULT_FLAG_REMOTE | (FAULT_FLAG_WRITE if write else FAULT_FLAG_UNSHARE if unshare else 0)
-        result = handle_mm_fault(mm, vma, addr, flags)
-        ctx.events.pgfault += 1
-        if result & VM_FAULT_ERROR:
-            return 0
-        if result & VM_FAULT_MAJOR:
-            who.maj_flt += 1
-        else:
-            who.min_flt += 1
-    if not entry & SPECIAL:
-        if write and not entry & DIRTY:
-            pages.flags[pages.head(pfn)] |= PG_DIRTY
-        mark_page_accessed(pages, pages.head(pfn), locked=bool(vma.flags & VM_LOCKED))
-    if write:
-        pages.flags[pages.head(pfn)] |= PG_DIRTY
-        pages.nonzero[pfn] = 1
-        if not entry & NX:
-            ctx.tlb.note_frame_changed(pfn)
-    return pfn
+def _written(ctx: MmContext, vma: VmArea | None, pfn: int) -> None:
+    """The kernel wrote to a page: it is dirty, no longer known to be zero, and code in it has changed."""
+    ctx.pages.flags[ctx.pages.head(pfn)] |= PG_DIRTY
+    ctx.pages.nonzero[pfn] = 1
+    if vma is None or not vma.page_prot & NX:
+        ctx.tlb.note_frame_changed(pfn)
 
 
 # -- /proc/PID/mem, ptrace --------------------------------------------------------------------------------------------
@@ -132,33 +65,55 @@ def _find_or_grow(mm: MmStruct, addr: int) -> VmArea | None:
 
 
 def access_remote_vm(
-    mm: MmStruct, addr: int, buffer: bytearray | memoryview, who: FaultCounts, *, write: bool, force: bool = True
+    mm: MmStruct, addr: int, buffer: bytearray | memoryview, *, write: bool, force: bool = True
 ) -> int:
     """Copy between ``buffer`` and ``addr`` on, page by page (``write``: to the address space). The number of bytes
     copied: short where something is in the way, never an error. Areas that grow down do.
     """
-    mem = mm.ctx.ram.mem
-    view = memoryview(buffer)
+    return _access_remote_vm(mm, addr, memoryview(buffer), (FOLL_WRITE if write else 0) | (FOLL_FORCE if force else 0))
+
+
+def _access_remote_vm(mm: MmStruct, addr: int, view: memoryview, flags: int) -> int:
+    """What :func:`access_remote_vm` does, ``flags`` as FOLL_*. Private since ``access-remote-vm-static``."""
+    ctx, mem = mm.ctx, mm.ctx.ram.mem
     done, size = 0, len(view)
-    mm.mmap_lock.down_read()
+    if not mm.mmap_lock.down_read_killable():
+        return 0
     try:
         while done < size:
             at = addr + done
-            vma = _find_or_grow(mm, at) if at < mm.task_size else None
-            if vma is None or not _check_vma_flags(vma, write, force):
-                break
-            pfn = _get_page(mm, vma, at, who, write=write, pin=False)
-            if not pfn:
+            if at >= mm.task_size or _find_or_grow(mm, at) is None:
                 break
             count = min(size - done, 4096 - (at & 4095))
-            physical = pfn << 12 | at & 4095
-            if write:
-                mem[physical : physical + count] = view[done : done + count]
+            got = get_user_page_vma_remote(mm, at, flags)
+            if got is None or isinstance(got, int):
+                count = _access_device(mm, at, view[done : done + count], flags)
+                if count <= 0:
+                    break
             else:
-                view[done : done + count] = mem[physical : physical + count]
+                pfn, vma = got
+                physical = pfn << 12 | at & 4095
+                if flags & FOLL_WRITE:
+                    mem[physical : physical + count] = view[done : done + count]
+                    _written(ctx, vma, pfn)
+                else:
+                    view[done : done + count] = mem[physical : physical + count]
+                put_user_page(ctx, pfn)
             done += count
     finally:
         mm.mmap_lock.up_read()
+    return done
+
+
+def _access_device(mm: MmStruct, addr: int, view: memoryview, flags: int) -> int:
+    """No page is to be had: the owner of the area may have a way of its own (memory of a device). Bytes done, or 0."""
+    vma: VmArea | None = mm.mm_mt.load(addr)
+    if vma is None or vma.vm_ops is None or not vma.vm_ops.has_access:
+        return 0
+    data = bytearray(view)
+    done = vma.vm_ops.access(vma, addr, data, bool(flags & FOLL_WRITE))
+    if done > 0 and not flags & FOLL_WRITE:
+        view[:done] = data[:done]
     return done
 
 
@@ -176,9 +131,7 @@ class LocalVec(Protocol):
         """Move to (``write``: from) ``page``; the number of bytes, fewer than it has where its memory is bad."""
 
 
-def process_vm_rw(
-    mm: MmStruct, local: LocalVec, remote: Sequence[tuple[int, int]], who: FaultCounts, *, write: bool
-) -> int:
+def process_vm_rw(mm: MmStruct, local: LocalVec, remote: Sequence[tuple[int, int]], *, write: bool) -> int:
     """Copy from (``write``: to) the ranges ``remote``, pairs of address and length, of ``mm``; the number of bytes.
 
     Raises OSError EFAULT if nothing could be copied. The pages of a batch are pinned before the first is copied,
@@ -190,57 +143,48 @@ def process_vm_rw(
         if bad or not local.left:
             break
         if length:
-            bad = not _single_vec(mm, local, addr, length, who, write)
+            bad = not _single_vec(mm, local, addr, length, write)
     done = total - local.left
     if bad and not done:
         raise OSError(errno.EFAULT, "process_vm: a bad address on one of the sides")
     return done
 
 
-def _single_vec(mm: MmStruct, local: LocalVec, addr: int, length: int, who: FaultCounts, write: bool) -> bool:
+def _single_vec(mm: MmStruct, local: LocalVec, addr: int, length: int, write: bool) -> bool:
     """One remote range; False where a page of either side was in the way."""
-    mem = mm.ctx.ram.mem
+    ctx, mem = mm.ctx, mm.ctx.ram.mem
     offset = addr & 4095
     page = addr & PAGE_MASK
     pages_left = (addr + length - 1 >> 12) - (page >> 12) + 1
+    flags = FOLL_WRITE if write else 0
     while pages_left and local.left:
-        pfns = _pin_pages(mm, page, min(pages_left, PINNED_AT_ONCE), who, write)
-        if not pfns:
+        pfns: list[int] = []
+        locked = Locked()
+        mm.mmap_lock.down_read()
+        got = pin_user_pages_remote(mm, page, min(pages_left, PINNED_AT_ONCE), flags, pfns, locked)
+        if locked.held:
+            mm.mmap_lock.up_read()
+        if got <= 0:
             return False
-        for pfn in pfns:
-            size = min(4096 - offset, length)
-            wanted = min(size, local.left)
-            if not wanted:
-                break
-            start = (pfn << 12) + offset
-            if local.copy(mem[start : start + size], write) < wanted:
-                return False
-            length -= size
-            offset = 0
+        try:
+            for pfn in pfns:
+                size = min(4096 - offset, length)
+                wanted = min(size, local.left)
+                if not wanted:
+                    break
+                start = (pfn << 12) + offset
+                copied = local.copy(mem[start : start + size], write)
+                if write:
+                    _written(ctx, None, pfn)
+                if copied < wanted:
+                    return False
+                length -= size
+                offset = 0
+        finally:
+            unpin_user_pages(ctx, pfns, dirty=write)
         pages_left -= len(pfns)
         page += len(pfns) << 12
     return True
-
-
-def _pin_pages(mm: MmStruct, addr: int, count: int, who: FaultCounts, write: bool) -> list[int]:
-    """The frames from ``addr`` on, up to the first that can not be had."""
-    pfns: list[int] = []
-    vma: VmArea | None = None
-    mm.mmap_lock.down_read()
-    try:
-        while len(pfns) < count:
-            if vma is None or addr >= vma.end:
-                vma = find_vma(mm, addr) if addr < mm.task_size else None
-                if vma is None or vma.start > addr or not _check_vma_flags(vma, write, False):
-                    break
-            pfn = _get_page(mm, vma, addr, who, write=write, pin=True)
-            if not pfn:
-                break
-            pfns.append(pfn)
-            addr += 4096
-    finally:
-        mm.mmap_lock.up_read()
-    return pfns
 
 
 class _Buffer:
@@ -269,13 +213,13 @@ class _Buffer:
         return count
 
 
-def read_remote_vm(mm: MmStruct, addr: int, length: int, who: FaultCounts) -> bytes:
+def read_remote_vm(mm: MmStruct, addr: int, length: int) -> bytes:
     """process_vm_readv of one range into a buffer of the host. Raises OSError EFAULT."""
     data = bytearray(length)
-    done = process_vm_rw(mm, _Buffer(memoryview(data)), [(addr, length)], who, write=False)
+    done = process_vm_rw(mm, _Buffer(memoryview(data)), [(addr, length)], write=False)
     return bytes(data[:done])
 
 
-def write_remote_vm(mm: MmStruct, addr: int, data: bytes, who: FaultCounts) -> int:
+def write_remote_vm(mm: MmStruct, addr: int, data: bytes) -> int:
     """process_vm_writev of one range from bytes of the host; how many arrived. Raises OSError EFAULT."""
-    return process_vm_rw(mm, _Buffer(memoryview(data)), [(addr, len(data))], who, write=True)
+    return process_vm_rw(mm, _Buffer(memoryview(data)), [(addr, len(data))], write=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.mm.context import MmContext
 from memtwin.mm.mm_types import VM_ACCESS_FLAGS, VM_STICKY, MmStruct, VmArea
+from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE
 
 __all__ = [
     "AnonVma",
@@ -21,6 +22,7 @@ __all__ = [
     "anon_vma_clone",
     "anon_vma_fork",
     "anon_vma_prepare",
+    "folio_move_anon_rmap",
     "unlink_anon_vmas",
 ]
 
@@ -173,3 +175,15 @@ def unlink_anon_vmas(ctx: MmContext, vma: VmArea) -> None:
         ctx.avc_cache.free(link.addr)
         if not anon_vma.entries:
             _anon_vma_free(ctx, anon_vma)
+
+
+def folio_move_anon_rmap(ctx: MmContext, vma: VmArea, folio: int, page: int) -> None:
+    """The folio, which is locked and mapped by ``vma`` alone, belongs to the area's own anon_vma from now on.
+
+    Before ``rmap-exclusive-out-of-move`` this was about the ``page`` of it that is mapped, and made it exclusive; since
+    then the caller does, on the page it knows to be its own.
+    """
+    assert vma.anon_vma is not None and ctx.pages.flags[folio] & PG_ANON
+    ctx.pages.mapping[folio] = vma.anon_vma.id
+    if not ctx.exclusive_out_of_move:
+        ctx.pages.flags[page] |= PG_ANON_EXCLUSIVE

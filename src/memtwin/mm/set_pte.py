@@ -7,21 +7,32 @@ from __future__ import annotations
 
 from typing import Final
 
-from memtwin.hw.paging import DIRTY, NX, RW
+from memtwin.hw.paging import NX
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE, ZERO
-from memtwin.mm.mm_types import VM_WRITE, MmStruct, VmArea
+from memtwin.mm.mm_types import MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_SWAPBACKED, PG_UPTODATE
 
-__all__ = ["ANON_FLAGS", "GFP_ANON", "set_anon_pte", "set_file_pte"]
+__all__ = ["ANON_FLAGS", "GFP_ANON", "alloc_anon_folio", "set_anon_pte", "set_file_pte"]
 
 GFP_ANON: Final = GFP_HIGHUSER_MOVABLE | ZERO
 #: Flags of a fresh anonymous page.
 ANON_FLAGS: Final = PG_ANON | PG_SWAPBACKED | PG_UPTODATE | PG_ANON_EXCLUSIVE
 
 
-def set_anon_pte(mm: MmStruct, vma: VmArea, addr: int, index: int, pfn: int) -> None:
-    """Map the fresh anonymous page ``pfn`` at ``addr``, writable if the area is; the entry was empty or held no counted
-    page.
+def alloc_anon_folio(mm: MmStruct, gfp: int) -> int:
+    """A page for anonymous memory of ``mm``, charged to its control group; its frame, or 0 without memory."""
+    ctx = mm.ctx
+    pfn = ctx.page_alloc.alloc_pages(gfp)
+    charge = ctx.mem_cgroup_charge
+    if charge is not None and pfn and not charge(pfn, mm, gfp):
+        ctx.page_alloc.free_pages(pfn)
+        return 0
+    return pfn
+
+
+def set_anon_pte(mm: MmStruct, vma: VmArea, addr: int, index: int, pfn: int, bits: int) -> None:
+    """Map the fresh anonymous page ``pfn`` at ``addr``; the entry was empty or its page is no longer wanted. ``bits``:
+    RW and DIRTY as they apply, beside the protection of the area.
     """
     ctx = mm.ctx
     pages = ctx.pages
@@ -31,7 +42,7 @@ def set_anon_pte(mm: MmStruct, vma: VmArea, addr: int, index: int, pfn: int) -> 
     pages.mapcount[pfn] = 1
     pages.mapping[pfn] = anon_vma.id
     pages.index[pfn] = ((addr - vma.start) >> 12) + vma.pgoff
-    ctx.ram.q[index] = pfn << 12 | vma.page_prot | (DIRTY | RW if vma.flags & VM_WRITE else DIRTY)
+    ctx.ram.q[index] = pfn << 12 | vma.page_prot | bits
     mm.rss_anon += 1
     stats = ctx.node_stats
     (stats[0] if len(stats) == 1 else ctx.node_stat(pfn)).nr_anon_pages += 1
@@ -40,11 +51,12 @@ def set_anon_pte(mm: MmStruct, vma: VmArea, addr: int, index: int, pfn: int) -> 
 
 
 def set_file_pte(mm: MmStruct, vma: VmArea, index: int, pfn: int, bits: int) -> None:
-    """Let the empty entry map the cached page ``pfn``. ``page_table_lock`` is held."""
+    """Let the empty entry map the cached page ``pfn``, to which the caller's reference goes over. ``page_table_lock``
+    is held.
+    """
     ctx = mm.ctx
     pages = ctx.pages
     entry = pfn << 12 | vma.page_prot | bits
-    pages.refcount[pfn] += 1
     pages.mapcount[pfn] += 1
     if pages.mapcount[pfn] == 1:
         ctx.node_stat(pfn).nr_mapped += 1

@@ -8,16 +8,38 @@ Invariant: no page lies at or beyond the end of the file.
 from __future__ import annotations
 
 import errno
+from typing import Final
 
 from memtwin.abi.fcntl import F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE
 from memtwin.mm.context import MmContext
-from memtwin.mm.filemap import AddressSpace
-from memtwin.mm.mm_types import VM_MAYWRITE, VM_SHARED, MappedFile
+from memtwin.mm.filemap import AddressSpace, FileVmOps
+from memtwin.mm.mm_types import VM_MAYWRITE, VM_SHARED, VM_UFFD_MINOR, VM_UFFD_MISSING, MappedFile
 from memtwin.mm.page import PG_DIRTY
-from memtwin.mm.vm_ops import FILE_VM_OPS, VmOperations
+from memtwin.mm.userfaultfd import handle_userfault
+from memtwin.mm.vm_fault import VmFault
+from memtwin.mm.vm_ops import VmOperations
 from memtwin.mm.zap import zap_page_range
 
-__all__ = ["DevZero", "ShmemFile", "ShmemInode", "punch_hole"]
+__all__ = ["SHMEM_VM_OPS", "DevZero", "ShmemFile", "ShmemInode", "punch_hole"]
+
+
+class ShmemVmOps(FileVmOps):
+    """Operations of mapped memory files: a hole becomes a page of zeroes, and a userfaultfd may want to be asked."""
+
+    def fault(self, vmf: VmFault) -> int:
+        """shmem_fault."""
+        vma = vmf.vma
+        if vma.flags & (VM_UFFD_MISSING | VM_UFFD_MINOR):
+            assert vma.file is not None
+            mapping = vma.file.mapping
+            wanted = VM_UFFD_MINOR if vmf.pgoff in mapping.folios else VM_UFFD_MISSING
+            if vma.flags & wanted and vmf.pgoff < (mapping.size() + 4095) >> 12:
+                return handle_userfault(vma, vmf.address)
+        return super().fault(vmf)
+
+
+#: Operations of mapped memory files and of shared anonymous memory.
+SHMEM_VM_OPS: Final = ShmemVmOps()
 
 
 def _unmap_mapping_pages(ctx: MmContext, mapping: AddressSpace, first: int, last: int, *, even_cows: bool) -> None:
@@ -202,4 +224,4 @@ class ShmemFile:
     @property
     def vm_ops(self) -> VmOperations | None:
         """Ordinary file operations; none for /dev/zero."""
-        return None if isinstance(self.inode, DevZero) else FILE_VM_OPS
+        return None if isinstance(self.inode, DevZero) else SHMEM_VM_OPS

@@ -130,6 +130,10 @@ class KmemCache:
         if len(stack) > self.stack_limit:
             self._flush(stack, len(stack) // 2)
 
+    def at_hand(self, n: int) -> bool:
+        """Whether this CPU holds ``n`` free objects, so that an allocation of as many can not fail."""
+        return len(self._stack if self._uniprocessor else self._stacks[self._cpu()]) >= n and self._alloc.fault is None
+
     def alloc_bulk(self, gfp: int, n: int) -> list[int]:
         """``n`` objects, or none at all: [] on failure."""
         stack = self._stack if self._uniprocessor else self._stacks[self._cpu()]

@@ -23,6 +23,7 @@ from memtwin.mm.mm_types import (
     MmStruct,
     VmArea,
 )
+from memtwin.mm.vm_fault import VM_FAULT_SIGBUS
 from memtwin.mm.vma import areas_in, each_area
 
 __all__ = ["UserfaultfdCtx", "handle_userfault"]
@@ -35,14 +36,15 @@ _MODE_FLAGS: Final = {
 _API_IOCTLS: Final = 1 << uf.UFFDIO_NR_REGISTER | 1 << uf.UFFDIO_NR_UNREGISTER | 1 << uf.UFFDIO_NR_API
 
 
-def handle_userfault(vma: VmArea, addr: int) -> None:
-    """A missing page in a registered area: with the SIGBUS feature the fault fails (the caller says VM_FAULT_SIGBUS).
+def handle_userfault(vma: VmArea, addr: int) -> int:
+    """A missing page in a registered area: with the SIGBUS feature the fault fails (VM_FAULT_SIGBUS).
 
     Raises NotModelled where a monitor would have to be asked.
     """
     ctx = vma.uffd_ctx
     if ctx is None or not (ctx.features or 0) & uf.UFFD_FEATURE_SIGBUS:
         raise NotModelled(f"a fault at {addr:#x} that a userfaultfd's monitor would have to answer")
+    return VM_FAULT_SIGBUS
 
 
 class UserfaultfdCtx:

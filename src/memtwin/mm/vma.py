@@ -114,6 +114,7 @@ def insert_vma(mm: MmStruct, vma: VmArea) -> None:
         unlink_anon_vmas(mm.ctx, vma)
         mm.ctx.vma_cache.free(vma.addr)
         raise
+    vma.lock_seq = mm.mmap_lock.write_seq  # no fault before the caller is done with it
     mm.map_count += 1
     mm.vm_stat_account(vma.flags, (vma.end - vma.start) >> 12)
     if vma.file is not None:
@@ -130,6 +131,7 @@ def remove_vma(mm: MmStruct, vma: VmArea) -> None:
 
 def _vm_area_free(mm: MmStruct, vma: VmArea) -> None:
     mm.map_count -= 1
+    vma.detached = True
     if vma.anon_vma_chain:
         unlink_anon_vmas(mm.ctx, vma)
     if vma.file is not None:
@@ -140,6 +142,7 @@ def _vm_area_free(mm: MmStruct, vma: VmArea) -> None:
 
 def vma_resize(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
     """Let ``vma`` grow to [start, end), the new space being free. Raises OSError ENOMEM, nothing changed."""
+    vma.start_write()
     mm.mm_mt.store_prealloc(start, end - 1, vma)
     grown = ((end - start) >> 12) - vma.pages
     vma.pgoff -= (vma.start - start) >> 12
@@ -208,7 +211,10 @@ def _commit_merge(
 ) -> bool:
     """Let ``survivor`` cover [start, end). False without memory, nothing changed."""
     had_anon_vma = survivor.anon_vma is not None
+    survivor.start_write()
     for donor in donors:
+        if donor is not None:
+            donor.start_write()
         if not _dup_anon_vma(mm, survivor, donor):
             return False
     try:
@@ -422,11 +428,13 @@ def split_vma(mm: MmStruct, vma: VmArea, addr: int, *, new_below: bool, count_li
         refused = ops.may_split(vma, addr)
         if refused:
             raise OSError(refused, "the area can not be split there")
+    vma.start_write()
     start, end = (vma.start, addr) if new_below else (addr, vma.end)
     slab = ctx.vma_cache.alloc(GFP_KERNEL)
     if not slab:
         raise no_memory()
     new = VmArea.duplicate(vma, slab, start, end)
+    new.lock_seq = vma.lock_seq
     if vma.anon_vma_chain:
         new.anon_vma = vma.anon_vma
         if not anon_vma_clone(ctx, new, vma):

@@ -117,9 +117,13 @@ class ZapOp:
         pfns = ((mapped & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
         for pfn in pfns[(mapped & np.uint64(NX)) == 0].tolist():
             self._ctx.tlb.note_frame_changed(pfn)
-        sole = ((vec.flags[pfns] & np.uint32(PG_ANON)) != 0) & (vec.refcount[pfns] == 1)
-        for entry, pfn in zip(mapped[~sole].tolist(), pfns[~sole].tolist(), strict=True):
-            self.drop_page(pfn, entry)
+        anon = (vec.flags[pfns] & np.uint32(PG_ANON)) != 0
+        sole = anon & (vec.refcount[pfns] == 1)
+        if not sole.all():
+            others = anon & ~sole
+            self._drop_shared(pfns[others], (mapped[others] & np.uint64(DIRTY)) != 0)
+            for entry, pfn in zip(mapped[~anon].tolist(), pfns[~anon].tolist(), strict=True):
+                self.drop_page(pfn, entry)
         self._drop_sole(pfns[sole], (mapped[sole] & np.uint64(DIRTY)) != 0)
 
     def _staying(self, entries: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
@@ -132,6 +136,21 @@ class ZapOp:
             pfns = ((entries[mapped] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
             stays[mapped] = (self._ctx.pages.vec.flags[pfns] & np.uint32(PG_ANON)) != 0
         return stays
+
+    def _drop_shared(self, pfns: npt.NDArray[np.int64], dirty: npt.NDArray[np.bool_]) -> None:
+        """Anonymous pages that others map or hold, or that occur several times here."""
+        if not len(pfns):
+            return
+        ctx = self._ctx
+        vec = ctx.pages.vec
+        vec.nonzero[pfns[dirty]] = 1
+        ctx.pages.add(vec.mapcount, pfns, -1)
+        ctx.pages.add(vec.refcount, pfns, -1)
+        self._mm.rss_anon -= len(pfns)
+        unmapped = pfns[vec.mapcount[pfns] == 0]
+        if len(unmapped):
+            ctx.count_anon(np.unique(unmapped), -1)
+        self._freed += np.unique(pfns[vec.refcount[pfns] == 0]).tolist()
 
     def _drop_sole(self, pfns: npt.NDArray[np.int64], dirty: npt.NDArray[np.bool_]) -> None:
         if not len(pfns):

@@ -78,6 +78,7 @@ class Summary:
                 "major": task.maj_flt,
                 "trapped": program.faults,
                 "kinds": kernel.mm_ctx.fault_stats.as_dict(),
+                "locks": kernel.mm_ctx.fault_locks.as_dict(),
             },
             "memory": self._memory,
             "syscalls": {NAMES.get(nr, str(nr)): count for nr, count in counts},
@@ -97,6 +98,7 @@ class Summary:
         rows = [
             ("end", f"killed by {doc['signal']}" if doc["signal"] else f"exit status {doc['status']}"),
             ("faults", f"{faults['minor']} minor, {faults['major']} major{_kinds(faults['kinds'])}"),
+            ("locks", _locks(faults["locks"])),
         ]
         if memory:
             rows += [
@@ -123,6 +125,14 @@ def _kb(kb: int) -> str:
 
 def _kinds(kinds: dict[str, int]) -> str:
     return ": " + ", ".join(f"{name} {count}" for name, count in kinds.items()) if kinds else ""
+
+
+def _locks(locks: dict[str, Any]) -> str:
+    """Which lock faults took, and why not their area's."""
+    return (
+        f"{locks['success']} faults under the lock of their area; {locks['abort']} could not have it, {locks['retry']} "
+        f"gave it up; mmap_lock taken {locks['mmap_lock']} times{_kinds(locks['reasons'])}"
+    )
 
 
 def _rss_kinds(memory: dict[str, int]) -> str:

@@ -59,13 +59,15 @@ class Rwsem:
     The killable and interruptible variants return false if a signal ended the wait; the semaphore is then not held.
     """
 
-    __slots__ = ("_dep", "_queue", "_sched", "_work", "contended", "name", "readers", "writer")
+    __slots__ = ("_dep", "_queue", "_sched", "_work", "contended", "name", "readers", "write_seq", "writer")
 
     def __init__(self, sched: Scheduler, name: str) -> None:
         self.name: Final = name
         self.writer: Task | None = None
         self.readers: list[Task] = []
         self.contended = 0
+        #: How many writers have given it up: whoever remembers it as a writer can later be told apart from the next.
+        self.write_seq = 0
         self._queue: deque[_Waiter] | None = None
         self._sched: Final = sched
         self._work: Final = sched.work
@@ -158,6 +160,7 @@ class Rwsem:
         sched = self._sched
         if self.writer is not sched.current:
             raise InvariantBroken(f"up_write: {sched.current} does not hold {self.name} for writing")
+        self.write_seq += 1
         self.writer = None
         if self._dep is not None:
             self._dep.release(self, self.name)
@@ -171,6 +174,7 @@ class Rwsem:
         sched = self._sched
         if self.writer is not sched.current:
             raise InvariantBroken(f"downgrade_write: {sched.current} does not hold {self.name} for writing")
+        self.write_seq += 1
         self.writer = None
         self.readers.append(sched.current)
         if self._dep is not None:

@@ -76,6 +76,8 @@ class Task:
         "greenlet",
         "held",
         "irqs_off",
+        "maj_flt",
+        "min_flt",
         "mm",
         "name",
         "on_rq",
@@ -88,6 +90,7 @@ class Task:
         "tid",
         "timer",
         "waiting_on",
+        "wpcopy_count",
     )
 
     def __init__(self, tid: int, name: str, cpu: int, state: int = PARKED) -> None:
@@ -110,6 +113,9 @@ class Task:
         self.should_stop = False  #: kthread_stop() was called
         self.exit_waiters: list[Task] = []
         self.mm: Any = None  #: the owner's: address space
+        self.min_flt = 0  #: the owner's: page faults taken, without and with I/O
+        self.maj_flt = 0
+        self.wpcopy_count = 0  #: the owner's: times it was delayed by copying a write-protected page
         self.private: Any = None  #: the owner's: anything else
 
     def __repr__(self) -> str:

@@ -53,6 +53,7 @@ def test_unaccount_needs_the_switch(features, value: bool) -> None:
     assert any("overcommit mode 2" in text for text in texts)
 
 
+@pytest.mark.interpreted
 def test_unaccount_of_touched_memory_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that gives charges back whatever was touched."""
     from memtwin.mm import mprotect
@@ -153,6 +154,7 @@ def test_names_without_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- vma-merge-dup-anon-comment
 
 
+@pytest.mark.interpreted
 def test_a_merge_that_hides_a_failed_clone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error of the first call overwritten by the success of the second: pages nobody can find again."""
     dup = vma_module._dup_anon_vma
@@ -166,6 +168,7 @@ def test_a_merge_that_hides_a_failed_clone(monkeypatch: pytest.MonkeyPatch) -> N
         find("vma-merge-dup-anon-comment").run("vma-merge-dup-anon-comment")
 
 
+@pytest.mark.interpreted
 def test_a_merge_that_clones_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     clone = vma_module.anon_vma_clone
 

@@ -3,15 +3,13 @@
 
 import pytest
 
-from memtwin import Machine, compiled
+from memtwin import Machine
 from memtwin.errors import BadInput
 from memtwin.verify.mutations import MUTATIONS, Mutation, lookup, planted
 from memtwin.verify.profiles import NAMES
 
-interpreted = pytest.mark.skipif(compiled(), reason="mutations need the source interpreted")
 
-
-@interpreted
+@pytest.mark.interpreted
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
 def test_no_mutation_is_stale(mutation):
     assert mutation.code().co_code != mutation.function().__code__.co_code or (
@@ -25,7 +23,7 @@ def test_there_are_enough_and_names_are_unique():
     assert len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS) >= 20
 
 
-@interpreted
+@pytest.mark.interpreted
 def test_a_planted_fault_shows_and_goes():
     def areas():
         with Machine("64M", kernel="host") as machine:
@@ -42,6 +40,7 @@ def test_a_planted_fault_shows_and_goes():
     assert areas() == 0
 
 
+@pytest.mark.interpreted
 def test_stale_and_unknown_ones():
     with pytest.raises(BadInput, match="stale"):
         Mutation("x", "", "mm.vma:vma_merge", "this is not there", "").code()

@@ -209,7 +209,7 @@ def _task_dir(proc: ProcFs, task: ProcTask) -> TableDir:
             b"fd": _FdDir(fs, task),
             b"limits": TextInode(fs, lambda: array.limits(task)),
             b"maps": guarded(task_mmu.maps),
-            b"mem": MemInode(fs, attached, lambda: proc.current() or task),
+            b"mem": MemInode(fs, attached),
             b"numa_maps": guarded(lambda found: numa_maps.numa_maps(found, task.mempolicy)),
             b"pagemap": ReaderInode(fs, make_pagemap),
             b"root": link("root"),

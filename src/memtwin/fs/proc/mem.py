@@ -16,7 +16,7 @@ from memtwin.abi.stat import S_IFREG
 from memtwin.fs.file import File
 from memtwin.fs.inode import linux_error
 from memtwin.fs.libfs import PseudoFs, PseudoInode
-from memtwin.mm.process_vm_access import FaultCounts, access_remote_vm
+from memtwin.mm.process_vm_access import access_remote_vm
 
 if TYPE_CHECKING:
     from memtwin.fs.namei import Dentry
@@ -28,16 +28,13 @@ _ADDRESSES: Final = 1 << 64
 
 
 class MemInode(PseudoInode):
-    """``make()`` gives the address space when the file is opened, or refuses; ``who()``: whose faults accesses count
-    as, which is whoever asks.
-    """
+    """``make()`` gives the address space when the file is opened, or refuses."""
 
-    __slots__ = ("make", "who")
+    __slots__ = ("make",)
 
-    def __init__(self, fs: PseudoFs, make: Callable[[], MmStruct], who: Callable[[], FaultCounts]) -> None:
+    def __init__(self, fs: PseudoFs, make: Callable[[], MmStruct]) -> None:
         super().__init__(fs, S_IFREG | 0o600)
         self.make: Final = make
-        self.who: Final = who
 
     def open(self, dentry: Dentry, flags: int) -> File:
         return _MemFile(dentry, self, flags)
@@ -46,14 +43,13 @@ class MemInode(PseudoInode):
 class _MemFile(File):
     """An open ``MemInode``. It keeps no address space alive: after the process's end there is nothing in it."""
 
-    __slots__ = ("_mm", "_who")
+    __slots__ = ("_mm",)
 
     reads_fill = True
 
     def __init__(self, dentry: Dentry, inode: MemInode, flags: int) -> None:
         super().__init__(dentry, inode, flags)
         self._mm: Final = inode.make()
-        self._who: Final = inode.who
 
     def _gone(self) -> bool:
         return self._mm.id not in self._mm.ctx.mms
@@ -62,7 +58,7 @@ class _MemFile(File):
         if not count or self._gone():
             return b""
         data = bytearray(count)
-        done = access_remote_vm(self._mm, offset, data, self._who(), write=False)
+        done = access_remote_vm(self._mm, offset, data, write=False)
         if not done:
             raise linux_error(errno.EIO)
         return bytes(data[:done])
@@ -70,7 +66,7 @@ class _MemFile(File):
     def pwrite(self, data: bytes, offset: int) -> int:
         if not data or self._gone():
             return 0
-        done = access_remote_vm(self._mm, offset, bytearray(data), self._who(), write=True)
+        done = access_remote_vm(self._mm, offset, bytearray(data), write=True)
         if not done:
             raise linux_error(errno.EIO)
         return done

@@ -17,6 +17,7 @@ from memtwin.fs.inode import linux_error
 from memtwin.fs.proc.inode import Reader
 from memtwin.hw.paging import (
     PFN_MASK,
+    PMD_SHIFT,
     PRESENT,
     PROT_NONE,
     PTE_MARKER_GUARD,
@@ -41,6 +42,9 @@ PM_GUARD_REGION: Final = 1 << 58
 PM_UFFD_WP: Final = 1 << 57
 PM_MMAP_EXCLUSIVE: Final = 1 << 56
 
+#: Bits of a present entry that say more than which page it maps.
+_UNUSUAL: Final = SPECIAL | UFFD_WP
+
 Words = npt.NDArray[np.uint64]
 
 
@@ -62,8 +66,13 @@ class _Pagemap:
 
     def rows(self, batch: LeafRows) -> None:
         """Whole tables."""
-        at = (batch.page_addr().ravel() - self._start) >> 12
-        self.out[at] = self._words(batch.gather().ravel())
+        words = self._words(batch.gather().ravel())
+        addr = batch.addr
+        if int(addr[-1] - addr[0]) >> PMD_SHIFT == len(addr) - 1:  # no table is missing between them
+            at = (int(addr[0]) - self._start >> 12) + batch.lo
+            self.out[at : at + len(words)] = words
+        else:
+            self.out[(batch.page_addr().ravel() - self._start) >> 12] = words
 
     def huge(self, index: int, order: int, addr: int) -> None:
         """A huge leaf reads as the pages it maps, as far as the range reaches."""
@@ -75,6 +84,8 @@ class _Pagemap:
 
     def _words(self, entries: Words) -> Words:
         """What the file shows for these entries of page tables."""
+        if np.bitwise_and.reduce(entries) & PRESENT and not np.bitwise_or.reduce(entries) & _UNUSUAL:
+            return self._ordinary_words(entries)
         words = np.zeros(len(entries), dtype=np.uint64)
         present = (entries & np.uint64(PRESENT | PROT_NONE)) != 0
         pfns = (entries & np.uint64(PFN_MASK)) >> np.uint64(12)
@@ -92,6 +103,21 @@ class _Pagemap:
         absent = np.flatnonzero(~present & (entries != 0))
         if len(absent):
             words[absent] = self._swap_words(entries[absent])
+        return words
+
+    def _ordinary_words(self, entries: Words) -> Words:
+        """The same where each has a page behind it: without the masks that cost more than all the rest."""
+        pfns = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).view(np.int64)
+        vec = self._mm.ctx.pages.vec
+        order = vec.comp_order.take(pfns)
+        flags = vec.flags.take((pfns >> order) << order if order.any() else pfns)
+        words: Words = (vec.mapcount.take(pfns) == 1).astype(np.uint64)
+        words <<= np.uint64(56)
+        if not np.bitwise_and.reduce(flags) & PG_ANON:
+            words |= ((flags & np.uint32(PG_ANON)) == 0).astype(np.uint64) << np.uint64(61)
+        words |= np.uint64(PM_PRESENT)
+        if self._show_pfn:
+            words |= pfns.view(np.uint64)
         return words
 
     def _swap_words(self, entries: Words) -> Words:

@@ -30,20 +30,30 @@ def max_gap(node: MapleNode) -> int:
 
 
 def set_gap(node: MapleNode, gap: int) -> None:
-    """Tell a node's ancestors that the longest gap below it is now ``gap``; stops where a maximum does not change."""
+    """Tell a node's ancestors that the longest gap below it is now ``gap``; stops where a maximum does not change.
+
+    What the grandparent keeps is the parent's maximum from before: its gaps are looked through only when that one goes.
+    """
     while (parent := node.parent) is not None:
         gaps = parent.gaps
-        slot = node.parent_slot
-        if gaps[slot] == gap:
+        was = gaps[node.parent_slot]
+        if was == gap:
             return
-        gaps[slot] = gap
-        gap = max(gaps)
+        gaps[node.parent_slot] = gap
+        above = parent.parent
+        if above is None:
+            return
+        longest = above.gaps[parent.parent_slot]
+        if gap <= longest:
+            if was < longest:
+                return
+            gap = max(gaps)
         node = parent
 
 
-def find_gap(node: MapleNode, first: int, last: int, size: int) -> tuple[int, Entry] | None:
-    """Lowest start of a NULL stretch of ``size`` indexes inside [first, last], below ``node``, and the entry behind
-    the NULL range (None at the end of the tree); None if there is none.
+def find_gap(node: MapleNode, first: int, last: int, size: int) -> tuple[int, Entry, MapleNode] | None:
+    """Lowest start of a NULL stretch of ``size`` indexes inside [first, last], below ``node``, the entry behind the
+    NULL range (None at the end of the tree), and the leaf; None if there is none.
 
     A gap kept in an inner node bounds the whole child, so a descent may fail when the window cuts the child; the search
     then goes on with the next child.
@@ -61,7 +71,7 @@ def find_gap(node: MapleNode, first: int, last: int, size: int) -> tuple[int, En
                 low = start if start > first else first
                 high = pivots[i] if pivots[i] < last else last
                 if high - low + 1 >= size:
-                    return low, slots[i + 1] if pivots[i] != INDEX_MAX else None
+                    return low, slots[i + 1] if pivots[i] != INDEX_MAX else None, node
         elif node.gaps[i] >= size:
             found = find_gap(slots[i], first, last, size)
             if found is not None:
@@ -70,9 +80,9 @@ def find_gap(node: MapleNode, first: int, last: int, size: int) -> tuple[int, En
     return None
 
 
-def find_gap_rev(node: MapleNode, first: int, last: int, size: int) -> tuple[int, Entry] | None:
-    """Highest end of a NULL stretch of ``size`` indexes inside [first, last], below ``node``, and the entry behind the
-    NULL range (None at the end of the tree); None if there is none.
+def find_gap_rev(node: MapleNode, first: int, last: int, size: int) -> tuple[int, Entry, MapleNode] | None:
+    """Highest end of a NULL stretch of ``size`` indexes inside [first, last], below ``node``, the entry behind the
+    NULL range (None at the end of the tree), and the leaf; None if there is none.
     """
     slots = node.slots
     pivots = node.pivots
@@ -94,7 +104,7 @@ def find_gap_rev(node: MapleNode, first: int, last: int, size: int) -> tuple[int
             low = start if start > first else first
             high = end if end < last else last
             if high - low + 1 >= size:
-                return high, slots[i + 1] if end != INDEX_MAX else None
+                return high, slots[i + 1] if end != INDEX_MAX else None, node
             if start <= first:
                 return None
     return None

@@ -78,6 +78,9 @@ class NodeAllocator(Protocol):
     def alloc(self, gfp: int) -> int:
         """Address of one object, 0 on failure."""
 
+    def at_hand(self, n: int) -> bool:
+        """Whether ``n`` objects can be had without asking for memory, so that an allocation of as many can not fail."""
+
     def alloc_bulk(self, gfp: int, n: int) -> list[int]:
         """Addresses of n objects, or [] (all or nothing)."""
 

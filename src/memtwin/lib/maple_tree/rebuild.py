@@ -34,7 +34,7 @@ from memtwin.lib.maple_tree.node import (
 if TYPE_CHECKING:
     from memtwin.lib.maple_tree.tree import MapleTree
 
-__all__ = ["Run", "rebuild"]
+__all__ = ["Run", "cuts", "off_null", "rebuild"]
 
 
 class Run:
@@ -76,10 +76,10 @@ def rebuild(
     dead: list[MapleNode] = []
     height = 1
     while True:
-        cuts: list[int] | None = None
+        where: list[int] | None = None
         if len(run.slots) > SLOTS[run.kind]:
             if push and (sibling := _push(run, left)) is not None:
-                cuts, neighbour = sibling
+                where, neighbour = sibling
                 if neighbour.min < left.min:
                     left = neighbour
                 else:
@@ -92,9 +92,9 @@ def rebuild(
             elif (before := prev_node(left)) is not None:
                 run.prepend(before)
                 left = before
-        if cuts is None:
-            cuts = _cuts(run, bulk)
-        nodes = _build(run, cuts, reserve)
+        if where is None:
+            where = cuts(run, bulk)
+        nodes = _build(run, where, reserve)
         tree.node_count += len(nodes)
         _collect(left, right, dead)
 
@@ -152,15 +152,15 @@ def _push(run: Run, node: MapleNode) -> tuple[list[int], MapleNode] | None:
     if slot and end + len(parent.slots[slot - 1].slots) - 1 < room:
         sibling = parent.slots[slot - 1]
         run.prepend(sibling)
-        return [_off_null(run, fill)], sibling
+        return [off_null(run, fill)], sibling
     if slot + 1 < len(parent.slots) and end + len(parent.slots[slot + 1].slots) - 1 < room:
         sibling = parent.slots[slot + 1]
         run.append(sibling)
-        return [_off_null(run, len(run.slots) - 2 - fill)], sibling
+        return [off_null(run, len(run.slots) - 2 - fill)], sibling
     return None
 
 
-def _cuts(run: Run, bulk: bool) -> list[int]:
+def cuts(run: Run, bulk: bool) -> list[int]:
     """Offsets of the last slot of every node the run is cut into but the last one."""
     slots, kind = run.slots, run.kind
     end = len(slots) - 1
@@ -172,14 +172,14 @@ def _cuts(run: Run, bulk: bool) -> list[int]:
         return [cut - 1 if slots[cut] is None else cut]
     cut = end // 2
     if end >= 2 * limit or (slots[cut] is None and end >= 2 * limit - 1):
-        cut = _off_null(run, end // 3)
-        return [cut, _off_null(run, 2 * (end // 3), cut + 1)]
+        cut = off_null(run, end // 3)
+        return [cut, off_null(run, 2 * (end // 3), cut + 1)]
     while cut < limit - 1 and run.pivots[cut] - run.min < limit - 1 and end - cut - 1 > least:
         cut += 1  # very dense left part: more slots for the same stretch of indexes
-    return [_off_null(run, cut)]
+    return [off_null(run, cut)]
 
 
-def _off_null(run: Run, cut: int, start: int = 0) -> int:
+def off_null(run: Run, cut: int, start: int = 0) -> int:
     """Move a cut so that the node it ends (which starts at slot ``start``) does not end in NULL.
 
     One right if there is room.

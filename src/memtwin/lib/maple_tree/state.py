@@ -258,7 +258,7 @@ class MaState:
         gap = find_gap(self.tree.root, min, max, size)
         if gap is None:
             raise OSError(errno.EBUSY, "maple tree: no gap of that size")
-        first, _ = gap
+        first, _, _ = gap
         self.set_range(first, first + size - 1)
 
     def empty_area_rev(self, min: int, max: int, size: int) -> None:
@@ -267,7 +267,7 @@ class MaState:
         gap = find_gap_rev(self.tree.root, min, max, size)
         if gap is None:
             raise OSError(errno.EBUSY, "maple tree: no gap of that size")
-        last, _ = gap
+        last, _, _ = gap
         self.set_range(last - size + 1, last)
 
     def _check_window(self, min: int, max: int, size: int) -> None:

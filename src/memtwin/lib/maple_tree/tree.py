@@ -80,6 +80,7 @@ class MapleTree:
         "allocator",
         "height",
         "in_rcu",
+        "leaf",
         "lock",
         "node_count",
         "rcu",
@@ -108,6 +109,8 @@ class MapleTree:
         self.spinlock = spinlock
         self.lock: HeldLock | None = spinlock
         self.root = _stand_in(None)
+        #: Where the last walk ended; the next one begins here if this is still the right leaf.
+        self.leaf = self.root
         self.height = 0  #: levels of nodes; 0: none
         self.node_count = 0  #: nodes in the tree
         self.seq = 0
@@ -116,11 +119,14 @@ class MapleTree:
 
     def load(self, index: int) -> Entry:
         """Entry at ``index``, or None."""
-        node = self.root
         if self.work is not None:
             self.work.nodes += self.height
-        while node.kind != LEAF_64:
-            node = node.slots[bisect_left(node.pivots, index)]
+        node = self.leaf
+        if node.dead or index < node.min or index > node.pivots[-1]:
+            node = self.root
+            while node.kind != LEAF_64:
+                node = node.slots[bisect_left(node.pivots, index)]
+            self.leaf = node
         entry = node.slots[bisect_left(node.pivots, index)]
         return None if entry is XA_ZERO_ENTRY else entry
 
@@ -128,11 +134,14 @@ class MapleTree:
         """First entry whose range meets [index, max], or None (mt_find without its cursor)."""
         if index > max:
             return None
-        node = self.root
         if self.work is not None:
             self.work.nodes += self.height
-        while node.kind != LEAF_64:
-            node = node.slots[bisect_left(node.pivots, index)]
+        node = self.leaf
+        if node.dead or index < node.min or index > node.pivots[-1]:
+            node = self.root
+            while node.kind != LEAF_64:
+                node = node.slots[bisect_left(node.pivots, index)]
+            self.leaf = node
         pivots, slots = node.pivots, node.slots
         offset = bisect_left(pivots, index)
         entry = slots[offset]
@@ -148,11 +157,14 @@ class MapleTree:
 
     def in_range(self, first: int, last: int) -> list[Entry]:
         """The entries whose ranges meet [first, last], ascending; zero entries read as NULL."""
-        node = self.root
         if self.work is not None:
             self.work.nodes += self.height
-        while node.kind != LEAF_64:
-            node = node.slots[bisect_left(node.pivots, first)]
+        node = self.leaf
+        if node.dead or first < node.min or first > node.pivots[-1]:
+            node = self.root
+            while node.kind != LEAF_64:
+                node = node.slots[bisect_left(node.pivots, first)]
+            self.leaf = node
         pivots, slots = node.pivots, node.slots
         offset = bisect_left(pivots, first)
         found: list[Entry] = []
@@ -174,11 +186,14 @@ class MapleTree:
 
     def beside(self, first: int, last: int) -> tuple[Entry, Entry] | None:
         """The entries at first - 1 and last + 1 (None: NULL) if all of [first, last] is NULL; else None."""
-        node = self.root
         if self.work is not None:
             self.work.nodes += self.height
-        while node.kind != LEAF_64:
-            node = node.slots[bisect_left(node.pivots, first)]
+        node = self.leaf
+        if node.dead or first < node.min or first > node.pivots[-1]:
+            node = self.root
+            while node.kind != LEAF_64:
+                node = node.slots[bisect_left(node.pivots, first)]
+            self.leaf = node
         pivots, slots = node.pivots, node.slots
         offset = bisect_left(pivots, first)
         end = pivots[offset]
@@ -197,13 +212,20 @@ class MapleTree:
         """
         if self.work is not None:
             self.work.nodes += self.height
-        return find_gap(self.root, first, last, size)
+        return self._in_gap(find_gap(self.root, first, last, size))
 
     def highest_gap(self, first: int, last: int, size: int) -> tuple[int, Entry] | None:
         """As ``lowest_gap``, but the last index of the highest one."""
         if self.work is not None:
             self.work.nodes += self.height
-        return find_gap_rev(self.root, first, last, size)
+        return self._in_gap(find_gap_rev(self.root, first, last, size))
+
+    def _in_gap(self, gap: tuple[int, Entry, MapleNode] | None) -> tuple[int, Entry] | None:
+        """Most likely the gap is stored to next: the walk to its leaf is done."""
+        if gap is None:
+            return None
+        index, behind, self.leaf = gap
+        return index, behind
 
     def ranges(self) -> Iterator[tuple[int, int, Entry]]:
         """(first, last, entry) of every range in order, NULL ranges and zero entries included."""
@@ -354,12 +376,14 @@ class MapleTree:
 
     def set_root_word(self, entry: Entry) -> None:
         """Become a tree without nodes: empty, or one entry at [0, 0]."""
+        self.root.dead = True
         self.root = _stand_in(entry)
         self.height = 0
         self.seq += 1
 
     def set_root_leaf(self, node: MapleNode) -> None:
         """Become a tree of one new leaf; the caller buries what was there."""
+        self.root.dead = True
         self.root = node
         self.height = 1
         self.node_count += 1

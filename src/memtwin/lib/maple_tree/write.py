@@ -24,12 +24,13 @@ from memtwin.lib.maple_tree.node import (
     LEAF_LEAST_END,
     LEAF_SLOTS,
     MA_ACTIVE,
+    SLOTS,
     Entry,
     MapleNode,
     NodeAllocator,
     next_node,
 )
-from memtwin.lib.maple_tree.rebuild import Run, rebuild
+from memtwin.lib.maple_tree.rebuild import Run, cuts, off_null, rebuild
 
 if TYPE_CHECKING:
     from memtwin.lib.maple_tree.state import MaState
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["fill_reserve", "level_last_leaf", "nodes_for", "store", "store_in_leaf"]
 
+#: A last leaf that overflows gives slots to its left sibling if both together have fewer (rebuild: _push).
+PUSH_ROOM = 2 * LEAF_SLOTS - 4
 _STALE = -1  # a sequence number no tree has: the cursor walks again before it moves
 
 
@@ -47,7 +50,11 @@ def store(mas: MaState, entry: Entry) -> Entry:
     cursor's reserve is short and the allocator refuses a first try; the tree is then untouched.
     """
     tree = mas.tree
-    least = 0 if mas.bulk else LEAF_LEAST_END
+    least = 0
+    if not mas.bulk:
+        least = LEAF_LEAST_END
+    elif mas.seq == tree.seq and not tree.in_rcu and entry is not None and _append(mas, tree, entry):
+        return None
     stored = store_in_leaf(tree, mas.index, mas.last, entry, mas.alloc, GFP_FIRST_TRY, least)
     if stored is not None:
         old, mas.node, mas.offset = stored
@@ -72,6 +79,84 @@ def store(mas: MaState, entry: Entry) -> Entry:
     return old
 
 
+def _append(mas: MaState, tree: MapleTree, entry: Entry) -> bool:
+    """The next of many stores in ascending order: behind what the cursor stored last, in the last leaf. Nobody reads
+    yet, so nodes change in place; they come out as by any other store. False, nothing done, where a new parent or a
+    new level is needed, and for any other store.
+    """
+    node = mas.node
+    if node.kind != LEAF_64 or not node.addr:
+        return False
+    pivots, slots = node.pivots, node.slots
+    first, last = mas.index, mas.last
+    count = len(slots)
+    if count < 2 or slots[-1] is not None or pivots[-1] != INDEX_MAX or last >= INDEX_MAX >> 1:
+        return False
+    start = pivots[-2] + 1
+    if first < start:
+        return False
+    borders, entries = [last, INDEX_MAX], [entry, None]
+    if first > start:
+        borders.insert(0, first - 1)
+        entries.insert(0, None)
+    track = node.parent is not None and tree.track_gaps
+    if count - 1 + len(borders) > LEAF_SLOTS:
+        if node.parent is None or not _append_to_full(mas, tree, borders, entries):
+            return False
+        node = mas.node
+    else:
+        pivots[-1:] = borders
+        slots[-1:] = entries
+    tree.seq += 1
+    mas.status = MA_ACTIVE
+    mas.offset = len(node.slots) - 2
+    mas.seq = tree.seq
+    if track:
+        set_gap(node, INDEX_MAX - last)  # more than half of all indexes: no other gap is as long
+    return True
+
+
+def _append_to_full(mas: MaState, tree: MapleTree, borders: list[int], entries: list[Entry]) -> bool:
+    """The last leaf overflows: its left sibling takes what it can, else it is split, if the parent has room. Leaves
+    ``mas.node`` at the last leaf, and the longest gaps of the leaves but the last one right.
+    """
+    node = mas.node
+    parent = node.parent
+    assert parent is not None
+    slot = node.parent_slot
+    left = parent.slots[slot - 1] if slot else None
+    end = len(node.slots) - 2 + len(borders)
+    if left is not None and end + len(left.slots) - 1 < PUSH_ROOM:
+        run = Run(
+            LEAF_64, left.min, left.pivots + node.pivots[:-1] + borders, left.slots + node.slots[:-1] + entries, []
+        )
+        cut = off_null(run, LEAF_SLOTS - 2)
+        _take(mas, 2 * tree.height + 1)
+    elif len(parent.slots) < SLOTS[parent.kind]:
+        run = Run(LEAF_64, node.min, node.pivots[:-1] + borders, node.slots[:-1] + entries, [])
+        cut = cuts(run, bulk=True)[0]
+        _take(mas, 2 * tree.height + 1)
+        left, slot = node, slot + 1
+        node = MapleNode(mas.alloc.pop(), LEAF_64, 0, [INDEX_MAX], [None], [])
+        node.parent = parent
+        node.parent_slot = slot
+        tree.node_count += 1
+        parent.pivots.append(INDEX_MAX)
+        parent.slots.append(node)
+        if tree.track_gaps:
+            parent.gaps.append(parent.gaps[-1])  # the one behind everything, until it is set right
+    else:
+        return False
+    left.pivots, left.slots = run.pivots[: cut + 1], run.slots[: cut + 1]
+    node.pivots, node.slots = run.pivots[cut + 1 :], run.slots[cut + 1 :]
+    node.min = run.pivots[cut] + 1
+    parent.pivots[slot - 1] = run.pivots[cut]
+    if tree.track_gaps:
+        parent.gaps[slot - 1] = max_gap(left)
+    mas.node = node
+    return True
+
+
 def store_in_leaf(
     tree: MapleTree,
     first: int,
@@ -88,9 +173,12 @@ def store_in_leaf(
     node comes from ``reserve``, else with ``gfp``; with None for a reserve, as many as ``nodes_for`` says are got
     beforehand, and those not needed given back. Raises NodesWanted, the tree untouched.
     """
-    node = tree.root
-    while node.kind != LEAF_64:
-        node = node.slots[bisect_left(node.pivots, first)]
+    node = tree.leaf
+    if node.dead or first < node.min or first > node.pivots[-1]:
+        node = tree.root
+        while node.kind != LEAF_64:
+            node = node.slots[bisect_left(node.pivots, first)]
+        tree.leaf = node
     pivots = node.pivots
     end = pivots[-1]
     if last > end or not node.addr or (entry is None and last == end != INDEX_MAX):
@@ -121,17 +209,15 @@ def store_in_leaf(
     addr = 0
     in_place = not tree.in_rcu or (o1 - o0 == 1 and keep_left is not keep_right)
     unused: list[int] = []
-    if not in_place or reserve is None:
-        if reserve is None and parent is not None and count <= LEAF_LEAST_END + 2:
-            unused = _worst_case(tree, 2 * tree.height - 1, gfp)
+    worst = 2 * tree.height - 1 if parent is not None and count <= LEAF_LEAST_END + 2 else 1
+    if reserve is None and not tree.allocator.at_hand(worst):
+        unused = _worst_case(tree, worst, gfp)
+        if not in_place:
             addr = unused.pop()
-        else:
-            addr = reserve.pop() if reserve else tree.allocator.alloc(gfp)
-            if not addr:
-                raise NodesWanted(1)
-        if in_place:  # got beforehand, and not needed
-            unused.append(addr)
-            addr = 0
+    elif not in_place:
+        addr = reserve.pop() if reserve else tree.allocator.alloc(gfp)
+        if not addr:
+            raise NodesWanted(1)
     # The longest NULL stretch that goes: a leaf is scanned again only when its longest one may have gone.
     lost = 0
     track = parent is not None and tree.track_gaps
@@ -294,7 +380,7 @@ def _joined(left: MapleNode, o0: int, first: int, last: int, entry: Entry, right
 
 def _replace_leaf(tree: MapleTree, dead: MapleNode, addr: int) -> MapleNode:
     """Put a copy in the place of a leaf that readers may still be in (RCU mode)."""
-    node = MapleNode(addr, LEAF_64, dead.min, dead.pivots[:], dead.slots[:], [])
+    tree.leaf = node = MapleNode(addr, LEAF_64, dead.min, dead.pivots[:], dead.slots[:], [])
     parent = dead.parent
     if parent is None:
         tree.root = node

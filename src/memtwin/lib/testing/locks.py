@@ -47,6 +47,10 @@ class CheckedAllocator:
         self._checker.might_sleep(gfp)
         return self._allocator.alloc(gfp)
 
+    def at_hand(self, n: int) -> bool:
+        """As the allocator below."""
+        return self._allocator.at_hand(n)
+
     def alloc_bulk(self, gfp: int, n: int) -> list[int]:
         """As the allocator below."""
         self._checker.might_sleep(gfp)

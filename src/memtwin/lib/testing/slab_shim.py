@@ -75,6 +75,10 @@ class SlabShim:
             return 0
         return self._give(self._free.pop() if self._free else self._malloc(self.object_size))
 
+    def at_hand(self, n: int) -> bool:
+        """Never: a test wants to see every request."""
+        return False
+
     def alloc_bulk(self, gfp: int, n: int) -> list[int]:
         """Addresses of n objects, or []. Kept objects are used only if there are at least n of them."""
         self.requests += 1

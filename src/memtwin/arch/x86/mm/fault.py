@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where a page fault enters the kernel (Linux: arch/x86/mm/fault.c; spec R12).
 
-So far every fault takes ``mmap_lock`` for reading; the per-VMA lock comes with its issue. Accounting: ``pgfault``
-counts each fault handled, ``min_flt``/``maj_flt`` of the task those that succeeded.
+A fault of user mode tries the lock of its area first and falls back to ``mmap_lock`` (``mm/mmap_lock.py`` has the
+reasons); one of kernel mode takes ``mmap_lock`` at once. A handler that gave the lock up asks for another attempt.
+Accounting: ``pgfault`` counts each fault that came to an end, well or not, ``min_flt``/``maj_flt`` of the task those
+that ended well.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from memtwin.abi.signal import (
     BUS_ADRERR,
+    BUS_MCEERR_AR,
     SEGV_ACCERR,
     SEGV_MAPERR,
     SEGV_PKUERR,
@@ -19,11 +22,27 @@ from memtwin.abi.signal import (
     SIGKILL,
     SIGSEGV,
 )
-from memtwin.hw.paging import PF_INSTR, PF_WRITE
+from memtwin.hw.paging import PF_INSTR, PF_USER, PF_WRITE
+from memtwin.mm.fault_lock_stats import FaultLock
 from memtwin.mm.memory import denied_by_pkey, fault_is_permitted, handle_mm_fault
 from memtwin.mm.mm_types import VM_GROWSDOWN, VM_WRITE, MmStruct, VmArea
 from memtwin.mm.mmap import expand_stack
-from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_SIGSEGV
+from memtwin.mm.mmap_lock import lock_vma_under_rcu, note_fallback
+from memtwin.mm.vm_fault import (
+    FAULT_FLAG_DEFAULT,
+    FAULT_FLAG_INSTRUCTION,
+    FAULT_FLAG_TRIED,
+    FAULT_FLAG_USER,
+    FAULT_FLAG_VMA_LOCK,
+    FAULT_FLAG_WRITE,
+    VM_FAULT_COMPLETED,
+    VM_FAULT_ERROR,
+    VM_FAULT_HWPOISON,
+    VM_FAULT_MAJOR,
+    VM_FAULT_OOM,
+    VM_FAULT_RETRY,
+    VM_FAULT_SIGSEGV,
+)
 from memtwin.mm.vma import find_vma
 
 __all__ = ["FaultingTask", "SignalInfo", "do_user_addr_fault"]
@@ -43,18 +62,35 @@ class FaultingTask(Protocol):
     mm: MmStruct | None
     min_flt: int
     maj_flt: int
+    signal_pending: bool
     fatal_signal_pending: bool
+
+
+def _flags_of(error_code: int) -> int:
+    flags = FAULT_FLAG_DEFAULT
+    if error_code & PF_USER:
+        flags |= FAULT_FLAG_USER
+    if error_code & PF_WRITE:
+        flags |= FAULT_FLAG_WRITE
+    if error_code & PF_INSTR:
+        flags |= FAULT_FLAG_INSTRUCTION
+    return flags
+
+
+#: FAULT_FLAG_* that follow from the CPU's error code.
+_FLAGS: Final = tuple(_flags_of(error_code) for error_code in range(32))
 
 
 def do_user_addr_fault(task: FaultingTask, addr: int, error_code: int) -> SignalInfo | None:
     """Resolve a fault at ``addr`` with the CPU's ``error_code``. Returns the signal to raise, or None when it may go
-    on.
+    on (also when a signal that is pending already ended the wait: the access is made again behind it).
     """
     mm = task.mm
     assert mm is not None
     ctx = mm.ctx
-    write = error_code & PF_WRITE != 0
-    probe = ctx.trace.page_fault_user
+    flags = _FLAGS[error_code]
+    user = error_code & PF_USER
+    probe = ctx.trace.page_fault_user if user else ctx.trace.page_fault_kernel
     if probe is not None:
         probe(addr, 0, error_code)
     if addr >= mm.task_size:
@@ -63,33 +99,101 @@ def do_user_addr_fault(task: FaultingTask, addr: int, error_code: int) -> Signal
         if 1 << 47 <= addr < (1 << 64) - (1 << 47):
             return SignalInfo(SIGSEGV, SI_KERNEL, 0)
         return SignalInfo(SIGSEGV, SEGV_MAPERR, addr)
+    if user:
+        vma = lock_vma_under_rcu(mm, addr)
+        if vma is not None:
+            write = error_code & PF_WRITE
+            if not (vma.flags & VM_WRITE if write else fault_is_permitted(vma, False, error_code & PF_INSTR != 0)):
+                assert vma.vm_lock is not None
+                vma.vm_lock.up_read()
+                note_fallback(mm, addr, FaultLock.PERMISSION)
+            else:
+                result = handle_mm_fault(mm, vma, addr, flags | FAULT_FLAG_VMA_LOCK)
+                if not result & (VM_FAULT_RETRY | VM_FAULT_COMPLETED):
+                    assert vma.vm_lock is not None
+                    vma.vm_lock.up_read()
+                if not result and ctx.trace.memtwin_fault_done is None:  # nearly always; the rest of this is _done
+                    ctx.fault_locks.success += 1
+                    ctx.events.pgfault += 1
+                    task.min_flt += 1
+                    return None
+                if not result & VM_FAULT_RETRY:
+                    ctx.fault_locks.success += 1
+                    return _done(task, mm, addr, error_code, flags, result)
+                ctx.fault_locks.retry += 1
+                if result & VM_FAULT_MAJOR and ctx.majflt_tried:
+                    flags |= FAULT_FLAG_TRIED
+                if task.fatal_signal_pending or task.signal_pending:
+                    return _interrupted(task)
+    return _fault_under_mmap_lock(task, mm, addr, error_code, flags)
+
+
+def _fault_under_mmap_lock(
+    task: FaultingTask, mm: MmStruct, addr: int, error_code: int, flags: int
+) -> SignalInfo | None:
+    """Attempt after attempt under ``mmap_lock``, the second and later ones with FAULT_FLAG_TRIED."""
+    ctx = mm.ctx
     lock = mm.mmap_lock
-    lock.down_read()
-    vma: VmArea | None = mm.mm_mt.load(addr)
-    if vma is None:
-        vma = _grow(mm, addr)
+    user = error_code & PF_USER
+    instruction = error_code & PF_INSTR != 0
+    write = error_code & PF_WRITE
+    first = flags & ~FAULT_FLAG_TRIED
+    while True:
+        if not lock.down_read_trylock() and not lock.down_read_killable():
+            return SignalInfo(SIGKILL, SI_KERNEL, 0)
+        if user:
+            ctx.fault_locks.mmap_lock += 1
+        vma: VmArea | None = mm.mm_mt.load(addr)
         if vma is None:
+            vma = _grow(mm, addr)
+            if vma is None:
+                lock.up_read()
+                ctx.fault_stats.sigsegv += 1
+                return SignalInfo(SIGSEGV, SEGV_MAPERR, addr)
+        if not (vma.flags & VM_WRITE if write else fault_is_permitted(vma, False, instruction)):
             lock.up_read()
             ctx.fault_stats.sigsegv += 1
-            return SignalInfo(SIGSEGV, SEGV_MAPERR, addr)
-    if (not vma.flags & VM_WRITE) if write else not fault_is_permitted(vma, False, error_code & PF_INSTR != 0):
-        lock.up_read()
-        ctx.fault_stats.sigsegv += 1
-        code = SEGV_PKUERR if denied_by_pkey(vma, error_code & PF_INSTR != 0) else SEGV_ACCERR
-        return SignalInfo(SIGSEGV, code, addr)
-    result = handle_mm_fault(mm, vma, addr, FAULT_FLAG_WRITE if write else 0)
-    lock.up_read()
+            code = SEGV_PKUERR if denied_by_pkey(vma, instruction) else SEGV_ACCERR
+            return SignalInfo(SIGSEGV, code, addr)
+        result = handle_mm_fault(mm, vma, addr, flags)
+        if result & VM_FAULT_RETRY:
+            if task.fatal_signal_pending or (user and task.signal_pending):
+                return _interrupted(task)
+            flags |= FAULT_FLAG_TRIED
+            continue
+        if not result & VM_FAULT_COMPLETED:
+            lock.up_read()
+        if not result and flags == first and ctx.trace.memtwin_fault_done is None:
+            ctx.events.pgfault += 1
+            task.min_flt += 1
+            return None
+        return _done(task, mm, addr, error_code, flags, result)
+
+
+def _interrupted(task: FaultingTask) -> SignalInfo | None:
+    """A signal ended the wait of a handler; what kills is told at once, anything else is delivered on the way out."""
+    return SignalInfo(SIGKILL, SI_KERNEL, 0) if task.fatal_signal_pending else None
+
+
+def _done(task: FaultingTask, mm: MmStruct, addr: int, error_code: int, flags: int, result: int) -> SignalInfo | None:
+    """The fault came to an end, no lock is held: count it, and say what signal follows from a failure."""
+    ctx = mm.ctx
     ctx.events.pgfault += 1
-    if not result:
-        task.min_flt += 1
-        return None
-    if result == VM_FAULT_MAJOR:
-        task.maj_flt += 1
+    probe = ctx.trace.memtwin_fault_done
+    if probe is not None:
+        probe(mm.id, addr, flags, result)
+    if not result & VM_FAULT_ERROR:
+        if result & VM_FAULT_MAJOR or flags & FAULT_FLAG_TRIED:
+            task.maj_flt += 1
+        else:
+            task.min_flt += 1
         return None
     if result & VM_FAULT_OOM:
         ctx.fault_stats.oom += 1
         if task.fatal_signal_pending:
             return SignalInfo(SIGKILL, SI_KERNEL, 0)
+        if not error_code & PF_USER:
+            return SignalInfo(SIGSEGV, SEGV_MAPERR, addr)  # the system call says EFAULT
         # Linux has nothing better either: the allocator killed somebody else, or will next time.
         ctx.printk("Huh VM_FAULT_OOM leaked out to the #PF handler. Retrying PF")
         return do_user_addr_fault(task, addr, error_code)
@@ -97,6 +201,8 @@ def do_user_addr_fault(task: FaultingTask, addr: int, error_code: int) -> Signal
         ctx.fault_stats.sigsegv += 1
         return SignalInfo(SIGSEGV, SEGV_MAPERR, addr)
     ctx.fault_stats.sigbus += 1
+    if result & VM_FAULT_HWPOISON:
+        return SignalInfo(SIGBUS, BUS_MCEERR_AR, addr)
     return SignalInfo(SIGBUS, BUS_ADRERR, addr)
 
 
