@@ -11,8 +11,8 @@ import errno
 
 import numpy as np
 
-from memtwin.errors import InvariantBroken
-from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PRESENT, RW, SPECIAL
+from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PMD_SHIFT, PRESENT, RW, SPECIAL
+from memtwin.mm.huge_memory import hugepage_vma_check, transhuge_vma_suitable
 from memtwin.mm.memory import denied_by_pkey, fault_is_permitted, handle_mm_fault
 from memtwin.mm.mm_types import (
     VM_ACCESS_FLAGS,
@@ -88,12 +88,14 @@ def faultin_page_range(mm: MmStruct, start: int, end: int, *, write: bool) -> No
 def _populate_area(mm: MmStruct, vma: VmArea, start: int, end: int, write: bool) -> None:
     """Fill [start, end) of ``vma``; the faults are counted as the owner's minor faults. Raises OSError."""
     ctx = mm.ctx
-    filler = _Populate(mm, vma, write)
-    if not ctx.pt.pte_alloc_range(mm, start, end):
-        raise OSError(errno.ENOMEM, "populate: no memory for page tables")
+    filler = _Populate(mm, vma, write, start, end)
     if write and vma.vm_ops is None and not anon_vma_prepare(mm, vma):
         raise OSError(errno.ENOMEM, "populate: no memory for an anon_vma")
     try:
+        if hugepage_vma_check(vma, in_pf=True):
+            filler.huge_blocks(start, end)
+        if not ctx.pt.pte_alloc_range(mm, start, end):
+            raise OSError(errno.ENOMEM, "populate: no memory for page tables")
         ctx.pt.walk_range(mm, start, end, filler)
         ctx.pt.walk_range(mm, start, end, _MarkAccessed(mm, locked=bool(vma.flags & VM_LOCKED)))
     finally:
@@ -105,14 +107,24 @@ def _populate_area(mm: MmStruct, vma: VmArea, start: int, end: int, write: bool)
 class _Populate:
     """Fills empty entries (a :class:`~memtwin.mm.page_table.RangeOp`). ``faults`` counts the pages that needed one."""
 
-    __slots__ = ("_bulk", "_mm", "_vma", "_write", "faults")
+    __slots__ = ("_bulk", "_end", "_mm", "_start", "_vma", "_write", "faults")
 
-    def __init__(self, mm: MmStruct, vma: VmArea, write: bool) -> None:
+    def __init__(self, mm: MmStruct, vma: VmArea, write: bool, start: int, end: int) -> None:
+        self._start = start
+        self._end = end
         self._mm = mm
         self._vma = vma
         self._write = write
         self._bulk = vma.vm_ops is None and not vma.flags & VM_UFFD_MISSING
         self.faults = 0
+
+    def huge_blocks(self, start: int, end: int) -> None:
+        """One fault for each empty 2 MiB block of an area that may have huge pages."""
+        mm, vma = self._mm, self._vma
+        for slot in range(start >> PMD_SHIFT, (end - 1 >> PMD_SHIFT) + 1):
+            addr = max(slot << PMD_SHIFT, start)
+            if slot not in mm.pte_tables and slot not in mm.deposits and transhuge_vma_suitable(vma, addr):
+                self._fault(addr)
 
     def few(self, index: int, count: int, addr: int) -> None:
         """A handful of entries of one table."""
@@ -176,8 +188,15 @@ class _Populate:
         self.faults += count
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """No area maps huge leaves yet."""
-        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
+        """A huge leaf; a write may have to replace or split it."""
+        mm = self._mm
+        needed = PRESENT | RW if self._write else PRESENT
+        if mm.ctx.ram.q[index] & needed == needed:
+            return
+        addr = max(addr, self._start)
+        self._fault(addr)
+        if addr >> PMD_SHIFT not in mm.deposits:
+            mm.ctx.pt.walk_range(mm, addr, min((addr >> PMD_SHIFT) + 1 << PMD_SHIFT, self._end), self)
 
 
 def mark_page_accessed(pages: PageArrays, pfn: int, *, locked: bool) -> None:
@@ -208,15 +227,20 @@ class _MarkAccessed:
         """A handful of entries of one table."""
         for i in range(index, index + count):
             entry = self._q[i]
-            if entry & (PRESENT | SPECIAL) != PRESENT:
-                continue
-            mark_page_accessed(self._pages, (entry & PFN_MASK) >> 12, locked=self._locked)
+            if entry & (PRESENT | SPECIAL) == PRESENT:
+                head = self._pages.head((entry & PFN_MASK) >> 12)
+                mark_page_accessed(self._pages, head, locked=self._locked)
 
     def rows(self, batch: LeafRows) -> None:
         """Whole tables."""
         entries = batch.gather()
         entries = entries[(entries & np.uint64(PRESENT | SPECIAL)) == np.uint64(PRESENT)]
         pfns = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+        order = self._pages.vec.comp_order[pfns]
+        if order.any():
+            for head in (pfns[order != 0] >> order[order != 0] << order[order != 0]).tolist():
+                mark_page_accessed(self._pages, head, locked=self._locked)
+            pfns = pfns[order == 0]
         flags = self._pages.vec.flags
         old = flags[pfns]
         referenced = (old & np.uint32(PG_REFERENCED)) != 0
@@ -225,5 +249,7 @@ class _MarkAccessed:
         flags[pfns[again]] = old[again] & np.uint32(~PG_REFERENCED & 0xFFFFFFFF) | np.uint32(PG_ACTIVE)
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """No area maps huge leaves yet."""
-        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
+        """A huge leaf counts as one page."""
+        entry = self._q[index]
+        if entry & (PRESENT | SPECIAL) == PRESENT:
+            mark_page_accessed(self._pages, (entry & PFN_MASK) >> 12, locked=self._locked)

@@ -14,10 +14,13 @@ from typing import Final
 import numpy as np
 
 from memtwin.abi import mman
-from memtwin.errors import InvariantBroken, NotModelled
+from memtwin.errors import NotModelled
 from memtwin.hw.paging import ACCESSED, DIRTY, PFN_MASK, PRESENT, SPECIAL
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.gup import faultin_page_range
+from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_SIZE
+from memtwin.mm.huge_range import split_folios_for_advice
+from memtwin.mm.huge_split import maybe_shared
 from memtwin.mm.ksm import NEVER_MERGEABLE
 from memtwin.mm.mm_types import (
     VM_DONTCOPY,
@@ -258,6 +261,8 @@ def _advise_area(mm: MmStruct, vma: VmArea, start: int, end: int, advice: int) -
             _age(mm, start, end, ACCESSED)
     else:
         zap_page_range(mm, start, end)
+        if mm.ctx.pt_reclaim:
+            mm.ctx.pt.free_empty_tables(mm, start, end)
 
 
 def _remove(vma: VmArea, start: int, end: int) -> None:
@@ -272,7 +277,8 @@ def _remove(vma: VmArea, start: int, end: int) -> None:
 
 
 def _age(mm: MmStruct, start: int, end: int, bits: int) -> None:
-    clear = _ClearBits(mm, bits)
+    split_folios_for_advice(mm, start, end)
+    clear = _ClearBits(mm, bits, start, end)
     mm.ctx.pt.walk_range(mm, start, end, clear)
     if clear.changed:
         mm.tlb.flush(clear.changed)
@@ -286,10 +292,12 @@ class _ClearBits:
     PG_referenced too.
     """
 
-    __slots__ = ("_bits", "_ctx", "changed")
+    __slots__ = ("_bits", "_ctx", "_end", "_start", "changed")
 
-    def __init__(self, mm: MmStruct, bits: int) -> None:
+    def __init__(self, mm: MmStruct, bits: int, start: int, end: int) -> None:
         self._ctx = mm.ctx
+        self._start = start
+        self._end = end
         self._bits = bits
         self.changed = 0
 
@@ -337,5 +345,18 @@ class _ClearBits:
         self.changed += int(np.count_nonzero(hit))
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """No area maps huge leaves yet."""
-        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
+        """A huge leaf; one that the range covers in part could not be split, and MADV_FREE passes over shared ones."""
+        q, pages = self._ctx.ram.q, self._ctx.pages
+        entry = q[index]
+        if entry & (PRESENT | SPECIAL) != PRESENT or addr < self._start or addr + HPAGE_PMD_SIZE > self._end:
+            return
+        head = (entry & PFN_MASK) >> 12
+        if not self._bits & DIRTY:
+            pages.flags[head] &= ~PG_REFERENCED
+        elif maybe_shared(self._ctx, head):
+            return
+        elif entry & DIRTY:
+            pages.vec.nonzero[head : head + HPAGE_PMD_NR] = 1
+        if entry & self._bits:
+            q[index] = entry & ~self._bits
+            self.changed += HPAGE_PMD_NR

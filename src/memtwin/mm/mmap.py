@@ -520,6 +520,7 @@ def exit_mmap(mm: MmStruct) -> None:
     if areas:
         _unmap_region(mm, areas)
     mm.mmap_lock.up_write()
+    ctx.thp.put_huge_zero_page(mm)
     ctx.pt.pgd_free(mm.pgd)
     mm.pgd = 0
     del ctx.mms[mm.id]

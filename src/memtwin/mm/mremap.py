@@ -16,10 +16,13 @@ import numpy as np
 
 from memtwin.abi import mman
 from memtwin.abi.userfaultfd import UFFD_FEATURE_EVENT_REMAP
-from memtwin.errors import InvariantBroken
+from memtwin.hw.paging import PMD_SHIFT
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.mm.gup import populate_vma_range
+from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_SIZE
+from memtwin.mm.huge_range import move_huge_pmd, split_range_ends
+from memtwin.mm.huge_split import split_huge_pmd, split_huge_pmd_range
 from memtwin.mm.mm_types import (
     VM_ACCOUNT,
     VM_DONTEXPAND,
@@ -393,6 +396,10 @@ def unmap_moved(mm: MmStruct, start: int, end: int) -> None:
 
 def move_page_tables(mm: MmStruct, old: int, new: int, length: int) -> None:
     """Move the entries of [old, old + length) to ``new``. Raises OSError ENOMEM; what moved stays moved."""
+    if (new - old) & (HPAGE_PMD_SIZE - 1):
+        split_huge_pmd_range(mm, old, old + length)
+    else:
+        split_range_ends(mm, old, old + length)
     mover = _MoveEntries(mm, new - old)
     mm.ctx.pt.walk_range(mm, old, old + length, mover)
     if mover.moved:
@@ -452,5 +459,11 @@ class _MoveEntries:
                 column += width
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """No area maps huge leaves yet."""
-        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
+        """A huge leaf, wholly in the range and aligned at its target."""
+        mm = self._mm
+        if move_huge_pmd(mm, index, addr, addr + self._delta):
+            self.moved += HPAGE_PMD_NR
+            return
+        split_huge_pmd(mm, addr, index)
+        table = np.array([mm.pte_tables[addr >> PMD_SHIFT] >> 9])
+        self.rows(LeafRows(mm.ctx.ram, np.array([addr]), table))

@@ -13,8 +13,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from memtwin.errors import InvariantBroken
 from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PRESENT, PROT_NONE, SPECIAL
+from memtwin.mm.huge_mm import HPAGE_PMD_NR
+from memtwin.mm.huge_range import split_range_ends, zap_huge_pmd
+from memtwin.mm.huge_rmap import folio_put, free_huge_folio, remove_small_rmaps
 from memtwin.mm.mm_types import MmStruct
 from memtwin.mm.page import PG_ANON, PG_DIRTY
 from memtwin.mm.page_table import LeafRows
@@ -31,12 +33,14 @@ class ZapOp:
     ``cleared`` counts entries that were not empty. ``finish`` must be called at the end: it frees what is left to free.
     """
 
-    __slots__ = ("_ctx", "_freed", "_mm", "cleared")
+    __slots__ = ("_ctx", "_freed", "_held", "_huge", "_mm", "cleared")
 
     def __init__(self, mm: MmStruct) -> None:
         self._mm = mm
         self._ctx = mm.ctx
         self._freed: list[int] = []
+        self._held: list[int] = []  # huge pages whose reference of a leaf is to be dropped
+        self._huge: list[int] = []  # huge pages without references
         self.cleared = 0
 
     def few(self, index: int, count: int, addr: int) -> None:
@@ -63,6 +67,10 @@ class ZapOp:
             pages.nonzero[pfn] = 1
         if not entry & NX:
             ctx.tlb.note_frame_changed(pfn)
+        if pages.comp_order[pfn]:
+            mm.rss_anon -= 1
+            self._huge += remove_small_rmaps(ctx, np.array([pfn], dtype=np.int64))
+            return
         left = pages.mapcount[pfn] - 1
         pages.mapcount[pfn] = left
         if pages.flags[pfn] & PG_ANON:
@@ -105,6 +113,13 @@ class ZapOp:
         pfns = ((mapped & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
         for pfn in pfns[(mapped & np.uint64(NX)) == 0].tolist():
             self._ctx.tlb.note_frame_changed(pfn)
+        if self._ctx.thp.folios:
+            large = vec.comp_order[pfns] != 0
+            if large.any():
+                vec.nonzero[pfns[large & ((mapped & np.uint64(DIRTY)) != 0)]] = 1
+                self._mm.rss_anon -= int(np.count_nonzero(large))
+                self._huge += remove_small_rmaps(self._ctx, pfns[large])
+                mapped, pfns = mapped[~large], pfns[~large]
         anon = (vec.flags[pfns] & np.uint32(PG_ANON)) != 0
         sole = anon & (vec.refcount[pfns] == 1)
         if not sole.all():
@@ -143,8 +158,11 @@ class ZapOp:
         ctx.page_alloc.free_bulk(pfns)
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """No area maps huge leaves yet."""
-        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
+        """A huge leaf, wholly in the range."""
+        head = zap_huge_pmd(self._mm, index, addr)
+        if head:
+            self._held.append(head)
+        self.cleared += HPAGE_PMD_NR
 
     def finish(self) -> None:
         """Free the pages whose last reference went one by one."""
@@ -155,10 +173,17 @@ class ZapOp:
             pages.mapping[pfn] = 0
             ctx.page_alloc.free_pages(pfn)
         self._freed.clear()
+        for head in self._held:
+            folio_put(ctx, head)
+        self._held.clear()
+        for head in self._huge:
+            free_huge_folio(ctx, head)
+        self._huge.clear()
 
 
 def zap_page_range(mm: MmStruct, start: int, end: int) -> int:
     """Empty all entries of [start, end) and flush; the number of entries that were not empty."""
+    split_range_ends(mm, start, end)
     zap = ZapOp(mm)
     mm.ctx.pt.walk_range(mm, start, end, zap)
     if zap.cleared:
