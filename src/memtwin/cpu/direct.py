@@ -54,6 +54,9 @@ class DirectCpu:
                 if entry & mark != mark:
                     q[index] = entry | mark
                 return
+        elif addr >> 21 in mm.deposits:
+            self._access(addr, write, 0)
+            return
         error = PF_USER | (PF_WRITE if write else 0) | (PF_PROT if entry & PRESENT else 0)
         sched = self._sched
         previous = sched.enter(task)
@@ -66,6 +69,8 @@ class DirectCpu:
         # The handler leaves A (and D) set in the entry; only after losing a race against another thread is it
         # otherwise.
         base = mm.pte_tables.get(addr >> 21)
+        if base is None and addr >> 21 in mm.deposits:
+            return
         if base is None or mm.ctx.ram.q[base + (addr >> 12 & 511)] & need != need:
             self.touch(addr, write)
 

@@ -67,7 +67,11 @@ def dup_mm(kernel: Kernel, old: MmStruct) -> MmStruct:
     new.owner = old.owner
     old.mmap_lock.down_write()
     try:
-        _dup_mmap(kernel, old, new)
+        new.mmap_lock.down_write(subclass=1)
+        try:
+            _dup_mmap(kernel, old, new)
+        finally:
+            new.mmap_lock.up_write()
     except OSError:
         kernel.mm_put(new)
         raise
@@ -147,7 +151,8 @@ def _new_area(new: MmStruct, vma: VmArea) -> VmArea:
     if uffd is not None and not (uffd.features or 0) & uf.UFFD_FEATURE_EVENT_FORK:
         copy.uffd_ctx = None
         flags &= ~VM_UFFD_FLAGS
-    copy.set_flags(flags)
+    if flags != copy.flags:
+        copy.set_flags(flags)
     if not flags & VM_WIPEONFORK and not anon_vma_fork(ctx, copy, vma):
         ctx.vma_cache.free(slab)
         raise OSError(errno.ENOMEM, "fork: no memory for an anon_vma")

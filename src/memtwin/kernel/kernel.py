@@ -25,6 +25,8 @@ from memtwin.mm.before.wp import may_reuse_inline
 from memtwin.mm.check import Checks
 from memtwin.mm.check_mm import check_address_spaces
 from memtwin.mm.context import MmContext
+from memtwin.mm.huge_mm import HPAGE_PMD_NR, HugeZeroShrinker
+from memtwin.mm.huge_split import DeferredSplitShrinker
 from memtwin.mm.mm_types import MmStruct
 from memtwin.mm.mmap import exit_mmap
 from memtwin.mm.oom_kill import oom_kill_message, select_bad_process
@@ -36,6 +38,7 @@ from memtwin.mm.slab import SlabAllocator
 from memtwin.mm.unmapped_area import legacy_base
 from memtwin.mm.vma import no_memory
 from memtwin.mm.vma_modify import VmaModify
+from memtwin.mm.vmscan import Shrinker
 from memtwin.mm.vmstat import NodeStat, VmEvents
 from memtwin.mm.wp import may_reuse
 from memtwin.sched import PARKED, Rwsem, Scheduler, SpinLock
@@ -63,6 +66,7 @@ class Kernel:
         "clock",
         "events",
         "features",
+        "huge_zero_shrinker",
         "log",
         "memory_names",
         "mm_ctx",
@@ -153,6 +157,9 @@ class Kernel:
             config=frozenset(config),
             pku=pku,
         )
+        self.huge_zero_shrinker = HugeZeroShrinker(self.mm_ctx)
+        self.page_alloc.reclaim.register_shrinker(Shrinker("thp-zero", self.huge_zero_shrinker))
+        self.page_alloc.reclaim.register_shrinker(Shrinker("thp-deferred_split", DeferredSplitShrinker(self.mm_ctx)))
         self.tasks: dict[int, TaskStruct] = {}
         #: The names of memory files that processes driven by the API share: a file system without directories.
         self.memory_names: dict[str, ShmemInode] = {}
@@ -180,6 +187,7 @@ class Kernel:
             raise InvariantBroken(f"{len(self.tasks)} processes still live")
         self.rcu.rcu_barrier()
         self.slab.shrink_all()
+        self.huge_zero_shrinker.scan_objects(0, 0, HPAGE_PMD_NR)
         self.page_alloc.drain_all_pages()
         free = self.page_alloc.nr_free_pages()
         if free != self._boot_free:

@@ -35,6 +35,9 @@ class _Totals:
     def __init__(self) -> None:
         self.mapped: list[npt.NDArray[np.int64]] = []  #: frames of all counted entries
         self.tables: dict[int, int] = {}  #: table frame -> mm id
+        self.huge: dict[int, int] = {}  #: head of a huge page -> huge leaves that map it
+        self.small: list[npt.NDArray[np.int64]] = []  #: frames of all counted small entries
+        self.huge_zero = 0
         self.committed = 0
         self.anon_users: dict[int, int] = {}
         self.file_users: dict[int, int] = {}
@@ -129,7 +132,7 @@ class _Owners:
         self._add(batch.gather())
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        require(False, f"a huge leaf of order {order} at {addr:#x}")
+        self._add(self._ram.words[index : index + 1])
 
 
 def _tables(ctx: MmContext, mm: MmStruct) -> Iterator[tuple[int, int, int]]:
@@ -161,13 +164,49 @@ def _check_tables(ctx: MmContext, mm: MmStruct, totals: _Totals) -> None:
         used = int(np.count_nonzero(entries))
         kept = ctx.pages.private[table]
         require(kept == used, f"mm {mm.id}: table {table:#x} at {base:#x} counts {kept} entries, has {used}")
+        if shift == PMD_SHIFT:
+            _count_huge(ctx, mm, base, entries, rss, totals)
         if shift == 12:
             leaves[base >> PMD_SHIFT] = table << 9
             _count_leaf(ctx, mm, base, entries, rss, totals)
     require(leaves == mm.pte_tables, f"mm {mm.id}: cache of last-level tables is stale")
+    for slot, table in mm.deposits.items():
+        require(table not in totals.tables, f"mm {mm.id}: table frame {table:#x}, in reserve, is used twice")
+        require(not ctx.ram.frames[table].any(), f"mm {mm.id}: the table in reserve at {slot << PMD_SHIFT:#x} is used")
+        totals.tables[table] = mm.id
+    count += len(mm.deposits)
     require(mm.pgtables_bytes == count * 4096, f"mm {mm.id}: pgtables_bytes {mm.pgtables_bytes}, {count} tables")
+    totals.huge_zero += mm.huge_zero
+    slots = sum(int(np.count_nonzero(ctx.ram.frames[t] & np.uint64(PSE))) for t, s, _ in _tables(ctx, mm) if s == 21)
+    require(slots == len(mm.deposits), f"mm {mm.id}: {len(mm.deposits)} tables in reserve for {slots} huge leaves")
     for name, true in rss.items():
         require(getattr(mm, name) == true, f"mm {mm.id}: {name} is {getattr(mm, name)}, the tables say {true}")
+
+
+def _count_huge(
+    ctx: MmContext,
+    mm: MmStruct,
+    base: int,
+    entries: npt.NDArray[np.uint64],
+    rss: dict[str, int],
+    totals: _Totals,
+) -> None:
+    """The huge leaves of one middle table: each in one area, with a table in reserve."""
+    for i in np.flatnonzero(entries & np.uint64(PSE)).tolist():
+        addr, entry = base + (i << PMD_SHIFT), int(entries[i])
+        vma = mm.mm_mt.load(addr)
+        inside = vma is not None and addr + (1 << PMD_SHIFT) <= vma.end
+        require(inside, f"mm {mm.id}: the huge leaf at {addr:#x} is not in one area")
+        require(addr >> PMD_SHIFT in mm.deposits, f"mm {mm.id}: the huge leaf at {addr:#x} has no table in reserve")
+        head = (entry & PFN_MASK) >> 12
+        if entry & SPECIAL:
+            if head == ctx.thp.zero_pfn:
+                require(mm.huge_zero, f"mm {mm.id}: maps the huge zero page and does not hold it")
+            continue
+        require(ctx.pages.comp_order[head] == 9, f"mm {mm.id}: the leaf at {addr:#x} maps {head:#x}, no huge page")
+        totals.huge[head] = totals.huge.get(head, 0) + 1
+        totals.mapped.append(np.arange(head, head + ENTRIES, dtype=np.int64))
+        rss["rss_anon"] += ENTRIES
 
 
 def _count_leaf(
@@ -186,6 +225,7 @@ def _count_leaf(
     mapped = entries[((entries & np.uint64(PRESENT | PROT_NONE)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)]
     pfns = ((mapped & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
     totals.mapped.append(pfns)
+    totals.small.append(pfns)
     anon = (ctx.pages.vec.flags[pfns] & np.uint32(PG_ANON)) != 0
     rss["rss_anon"] += int(np.count_nonzero(anon))
     for pfn in pfns[~anon].tolist():
@@ -209,9 +249,36 @@ def _check_pages(ctx: MmContext, totals: _Totals) -> None:
     nr_mapped = sum(stat.nr_mapped for stat in ctx.node_stats)
     files = len(pfns) - len(anon)
     require(nr_mapped == files, f"nr_mapped is {nr_mapped}, {files} file pages are mapped")
+    _check_huge_pages(ctx, totals)
     cached = sum(len(mapping.folios) for mapping in ctx.mappings.values())
     nr_file = sum(stat.nr_file_pages for stat in ctx.node_stats)
     require(nr_file == cached, f"nr_file_pages is {nr_file}, the mappings hold {cached}")
     nr_tables = sum(stat.nr_page_table_pages for stat in ctx.node_stats)
     tables = len(totals.tables) + len(ctx.mms)
     require(nr_tables == tables, f"nr_page_table_pages is {nr_tables}, there are {tables} tables")
+
+
+def _check_huge_pages(ctx: MmContext, totals: _Totals) -> None:
+    """References and leaf counts of the huge anonymous pages that are mapped."""
+    thp, pages = ctx.thp, ctx.pages
+    small = np.concatenate(totals.small) if totals.small else np.empty(0, dtype=np.int64)
+    small = small[pages.vec.comp_order[small] == 9]
+    heads, counts = np.unique(small >> 9 << 9, return_counts=True)
+    held = dict(zip(heads.tolist(), counts.tolist(), strict=True))
+    for head in totals.huge:
+        held.setdefault(head, 0)
+    for head, references in held.items():
+        leaves = totals.huge.get(head, 0)
+        kept = pages.private[head + 1]
+        require(kept == leaves, f"huge page {head:#x} counts {kept} huge leaves, there are {leaves}")
+        references += leaves
+        kept = pages.refcount[head]
+        require(kept >= references, f"huge page {head:#x} has {kept} references, {references} entries map it")
+    require(thp.folios >= len(held), f"{thp.folios} huge pages are counted, {len(held)} are mapped")
+    nr_huge = sum(stat.nr_anon_transparent_hugepages for stat in ctx.node_stats)
+    require(nr_huge == len(totals.huge), f"{nr_huge} huge pages counted with a huge leaf, there are {len(totals.huge)}")
+    require(
+        thp.zero_users == totals.huge_zero, f"{thp.zero_users} users of the huge zero page, it has {totals.huge_zero}"
+    )
+    for head in thp.deferred:
+        require(pages.comp_order[head] == 9, f"{head:#x} waits to be split and is no huge page")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from memtwin.mm.fault_lock_stats import FaultLockStats
 from memtwin.mm.folio_lock import FolioLocks
+from memtwin.mm.huge_mm import Thp
 from memtwin.mm.page import PG_RESERVED
 from memtwin.mm.sysctl import VmSysctl
 
@@ -141,11 +142,19 @@ class MmContext:
         "printk",
         "process_madvise_self",
         "pt",
+        "pt_reclaim",
         "ram",
         "sched",
         "slab",
         "sysctl",
+        "thp",
+        "thp_advice_batch",
         "thp_align_topdown",
+        "thp_deferred_partial",
+        "thp_huge_fault",
+        "thp_mm_exclusive",
+        "thp_split_zeropage",
+        "thp_zero_write_alloc",
         "tlb",
         "topology",
         "trace",
@@ -198,6 +207,7 @@ class MmContext:
         self.node_stats = node_stats
         self.trace = trace
         self.zero_pfn = zero_pfn
+        self.thp = Thp()
         self.printk = printk
         self.fault_stats = FaultStats()
         #: Which lock each fault of user mode took, and why.
@@ -260,8 +270,15 @@ class MmContext:
         self.madv_guard = has("post-madv-guard")
         self.guard_flag = has("post-guard-flag")
         self.pageout_keeps_young = has("post-pageout-keeps-young")
+        self.pt_reclaim = has("post-pt-reclaim")
         self.mseal = has("post-mseal")
         self.uffd_unregister_own = has("post-uffd-unregister-own")
+        self.thp_huge_fault = has("thp-huge-fault-eligibility")
+        self.thp_zero_write_alloc = has("post-thp-zero-write-alloc")
+        self.thp_split_zeropage = has("post-thp-split-zeropage")
+        self.thp_mm_exclusive = has("post-thp-mm-exclusive")
+        self.thp_advice_batch = has("post-thp-advice-batch")
+        self.thp_deferred_partial = has("post-thp-deferred-partial")
         self.overcommit_log_bytes = has("post-overcommit-log-bytes")
         self.fault_lock_release = has("fault-lock-release")
         self.vmf_anon_prepare = has("vmf-anon-prepare")

@@ -12,9 +12,10 @@ import errno
 
 import numpy as np
 
-from memtwin.errors import InvariantBroken
-from memtwin.hw.paging import ACCESSED, DIRTY, PFN_MASK, PRESENT, PROT_NONE, RW, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, ENTRIES, PFN_MASK, PMD_SHIFT, PRESENT, PROT_NONE, RW, SPECIAL
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE
+from memtwin.mm.huge_range import copy_huge_pmd
+from memtwin.mm.huge_split import split_huge_pmd
 from memtwin.mm.mm_types import VM_SHARED, VM_WRITE, MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE
 from memtwin.mm.page_table import LeafRows
@@ -104,7 +105,7 @@ class _CopyEntries:
     def _share(self, pfn: int) -> None:
         """One more entry maps ``pfn``."""
         pages = self._ctx.pages
-        pages.refcount[pfn] += 1
+        pages.refcount[pages.head(pfn)] += 1
         pages.mapcount[pfn] += 1
         if pages.flags[pfn] & PG_ANON:
             pages.flags[pfn] &= ~PG_ANON_EXCLUSIVE
@@ -157,11 +158,18 @@ class _CopyEntries:
             for pfn in pfns[~anon].tolist():
                 self._share(pfn)
         pfns = pfns[anon]
-        ctx.pages.add(vec.refcount, pfns, 1)
+        order = vec.comp_order[pfns]
+        ctx.pages.add(vec.refcount, pfns >> order << order, 1)
         ctx.pages.add(vec.mapcount, pfns, 1)
         vec.flags[pfns] &= np.uint32(~PG_ANON_EXCLUSIVE & 0xFFFFFFFF)
         self._new.rss_anon += len(pfns)
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """No area maps huge leaves yet."""
-        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
+        """Both map the huge page, read-only. One that may be pinned is split first, and copied page by page."""
+        entry = self._ctx.ram.q[index]
+        if self._pinned and not entry & SPECIAL and self._may_be_pinned((entry & PFN_MASK) >> 12):
+            split_huge_pmd(self._old, addr, index)
+            self.few(self._old.pte_tables[addr >> PMD_SHIFT], ENTRIES, addr)
+            return
+        copy_huge_pmd(self._old, self._new, index, addr, self._forgotten)
+        self.copied += 1

@@ -16,7 +16,7 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from memtwin.hw.paging import DIRTY, PFN_MASK, PRESENT, PROT_NONE, RW, SPECIAL
-from memtwin.mm.gup import mark_page_accessed
+from memtwin.mm.huge_rmap import folio_put
 from memtwin.mm.memory import handle_mm_fault
 from memtwin.mm.memory_failure import EHWPOISON
 from memtwin.mm.mm_types import (
@@ -31,7 +31,7 @@ from memtwin.mm.mm_types import (
     MmStruct,
     VmArea,
 )
-from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY
+from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, mark_page_accessed
 from memtwin.mm.vm_fault import (
     FAULT_FLAG_ALLOW_RETRY,
     FAULT_FLAG_INTERRUPTIBLE,
@@ -150,14 +150,14 @@ def unpin_user_pages(ctx: MmContext, pages: list[int], *, dirty: bool = False) -
             ctx.pages.flags[head] |= PG_DIRTY
             ctx.pages.nonzero[pfn] = 1
         ctx.pages.refcount[head] -= GUP_PIN_COUNTING_BIAS - 1
-        ctx.page_alloc.put_page(head)
+        folio_put(ctx, head)
 
 
 def put_user_page(ctx: MmContext, pfn: int) -> None:
     """Give the reference of one page back."""
     head = ctx.pages.head(pfn)
     if head != ctx.zero_pfn:
-        ctx.page_alloc.put_page(head)
+        folio_put(ctx, head)
 
 
 def get_user_page_vma_remote(mm: MmStruct, addr: int, flags: int) -> tuple[int, VmArea] | int | None:

@@ -18,7 +18,7 @@ from memtwin.hw.paging import GUARD_ENTRY
 from memtwin.mm.mm_types import VM_HUGETLB, VM_LOCKED, VM_MAYBE_GUARD, VM_SPECIAL, MmStruct, VmArea
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_prepare
-from memtwin.mm.zap import zap_page_range
+from memtwin.mm.zap import has_recency, zap_page_range
 
 __all__ = ["guard_install", "guard_remove"]
 
@@ -34,7 +34,7 @@ def guard_install(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
         vma.flags |= VM_MAYBE_GUARD
     if (vma.is_anonymous or not flagged) and not anon_vma_prepare(mm, vma):
         raise OSError(errno.ENOMEM, "madvise: no memory for an anon_vma")
-    zap_page_range(mm, start, end, keep_guards=True)
+    zap_page_range(mm, start, end, keep_guards=True, recency=has_recency(vma))
     if not mm.ctx.pt.pte_alloc_range(mm, start, end):
         raise OSError(errno.ENOMEM, "madvise: no memory for page tables")
     mm.ctx.pt.walk_range(mm, start, end, _Replace(mm, 0, GUARD_ENTRY))

@@ -11,8 +11,8 @@ import errno
 
 import numpy as np
 
-from memtwin.errors import InvariantBroken
-from memtwin.hw.paging import DIRTY, GUARD_ENTRY, NX, PFN_MASK, PRESENT, RW, SPECIAL
+from memtwin.hw.paging import DIRTY, GUARD_ENTRY, NX, PFN_MASK, PMD_SHIFT, PRESENT, RW, SPECIAL
+from memtwin.mm.huge_memory import hugepage_vma_check, transhuge_vma_suitable
 from memtwin.mm.memory import denied_by_pkey, handle_mm_fault
 from memtwin.mm.mm_types import (
     VM_ACCESS_FLAGS,
@@ -27,14 +27,14 @@ from memtwin.mm.mm_types import (
     MmStruct,
     VmArea,
 )
-from memtwin.mm.page import PG_ACTIVE, PG_DIRTY, PG_REFERENCED, PageArrays
+from memtwin.mm.page import PG_ACTIVE, PG_DIRTY, PG_REFERENCED, mark_page_accessed
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_prepare
 from memtwin.mm.set_pte import ANON_FLAGS, GFP_ANON
 from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV
 from memtwin.mm.vma import areas_in
 
-__all__ = ["faultin_page_range", "mark_page_accessed", "populate_vma_range"]
+__all__ = ["faultin_page_range", "populate_vma_range"]
 
 
 def populate_vma_range(mm: MmStruct, start: int, end: int, *, ignore_errors: bool) -> None:
@@ -89,12 +89,14 @@ def faultin_page_range(mm: MmStruct, start: int, end: int, *, write: bool) -> No
 def _populate_area(mm: MmStruct, vma: VmArea, start: int, end: int, write: bool) -> None:
     """Fill [start, end) of ``vma``; the faults are counted as the owner's minor faults. Raises OSError."""
     ctx = mm.ctx
-    filler = _Populate(mm, vma, write)
-    if not ctx.pt.pte_alloc_range(mm, start, end):
-        raise OSError(errno.ENOMEM, "populate: no memory for page tables")
+    filler = _Populate(mm, vma, write, start, end)
     if write and vma.vm_ops is None and not anon_vma_prepare(mm, vma):
         raise OSError(errno.ENOMEM, "populate: no memory for an anon_vma")
     try:
+        if hugepage_vma_check(vma, in_pf=True):
+            filler.huge_blocks(start, end)
+        if not ctx.pt.pte_alloc_range(mm, start, end):
+            raise OSError(errno.ENOMEM, "populate: no memory for page tables")
         ctx.pt.walk_range(mm, start, end, filler)
         filler.reached = end
     finally:
@@ -111,15 +113,25 @@ class _Populate:
     ``reached``: the address that could not be populated, if an error ended it.
     """
 
-    __slots__ = ("_bulk", "_mm", "_vma", "_write", "faults", "reached")
+    __slots__ = ("_bulk", "_end", "_mm", "_start", "_vma", "_write", "faults", "reached")
 
-    def __init__(self, mm: MmStruct, vma: VmArea, write: bool) -> None:
+    def __init__(self, mm: MmStruct, vma: VmArea, write: bool, start: int, end: int) -> None:
+        self._start = start
+        self._end = end
         self._mm = mm
         self._vma = vma
         self._write = write
         self._bulk = vma.vm_ops is None and not vma.flags & VM_UFFD_MISSING
         self.faults = 0
         self.reached = 0
+
+    def huge_blocks(self, start: int, end: int) -> None:
+        """One fault for each empty 2 MiB block of an area that may have huge pages."""
+        mm, vma = self._mm, self._vma
+        for slot in range(start >> PMD_SHIFT, (end - 1 >> PMD_SHIFT) + 1):
+            addr = max(slot << PMD_SHIFT, start)
+            if slot not in mm.pte_tables and slot not in mm.deposits and transhuge_vma_suitable(vma, addr):
+                self._fault(addr)
 
     def few(self, index: int, count: int, addr: int) -> None:
         """A handful of entries of one table."""
@@ -187,19 +199,15 @@ class _Populate:
         self.faults += count
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """No area maps huge leaves yet."""
-        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
-
-
-def mark_page_accessed(pages: PageArrays, pfn: int, *, locked: bool) -> None:
-    """The kernel looked at a page: the first time makes it referenced, the second active, unless it can not be evicted
-    (``locked``).
-    """
-    old = pages.flags[pfn]
-    if not old & PG_REFERENCED:
-        pages.flags[pfn] = old | PG_REFERENCED
-    elif not locked and not old & PG_ACTIVE:
-        pages.flags[pfn] = old & ~PG_REFERENCED | PG_ACTIVE
+        """A huge leaf; a write may have to replace or split it."""
+        mm = self._mm
+        needed = PRESENT | RW if self._write else PRESENT
+        if mm.ctx.ram.q[index] & needed == needed:
+            return
+        addr = max(addr, self._start)
+        self._fault(addr)
+        if addr >> PMD_SHIFT not in mm.deposits:
+            mm.ctx.pt.walk_range(mm, addr, min((addr >> PMD_SHIFT) + 1 << PMD_SHIFT, self._end), self)
 
 
 class _MarkAccessed:
@@ -221,21 +229,26 @@ class _MarkAccessed:
         """A handful of entries of one table."""
         for i in range(index, index + count):
             entry = self._q[i]
-            if entry & (PRESENT | SPECIAL) != PRESENT:
-                continue
-            pfn = (entry & PFN_MASK) >> 12
-            if self._write and not entry & DIRTY:
-                self._pages.flags[pfn] |= PG_DIRTY
-            mark_page_accessed(self._pages, pfn, locked=self._locked)
+            if entry & (PRESENT | SPECIAL) == PRESENT:
+                head = self._pages.head((entry & PFN_MASK) >> 12)
+                if self._write and not entry & DIRTY:
+                    self._pages.flags[head] |= PG_DIRTY
+                mark_page_accessed(self._pages, head, locked=self._locked)
 
     def rows(self, batch: LeafRows) -> None:
         """Whole tables."""
         entries = batch.gather()
         entries = entries[(entries & np.uint64(PRESENT | SPECIAL)) == np.uint64(PRESENT)]
         pfns = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
-        flags = self._pages.vec.flags
+        order = self._pages.vec.comp_order[pfns]
         if self._write:
-            flags[pfns[(entries & np.uint64(DIRTY)) == 0]] |= np.uint32(PG_DIRTY)
+            clean = (entries & np.uint64(DIRTY)) == 0
+            self._pages.vec.flags[pfns[clean] >> order[clean] << order[clean]] |= np.uint32(PG_DIRTY)
+        if order.any():
+            for head in (pfns[order != 0] >> order[order != 0] << order[order != 0]).tolist():
+                mark_page_accessed(self._pages, head, locked=self._locked)
+            pfns = pfns[order == 0]
+        flags = self._pages.vec.flags
         old = flags[pfns]
         referenced = (old & np.uint32(PG_REFERENCED)) != 0
         again = referenced & ((old & np.uint32(PG_ACTIVE)) == 0) & (not self._locked)
@@ -243,5 +256,7 @@ class _MarkAccessed:
         flags[pfns[again]] = old[again] & np.uint32(~PG_REFERENCED & 0xFFFFFFFF) | np.uint32(PG_ACTIVE)
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """No area maps huge leaves yet."""
-        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
+        """A huge leaf counts as one page."""
+        entry = self._q[index]
+        if entry & (PRESENT | SPECIAL) == PRESENT:
+            mark_page_accessed(self._pages, (entry & PFN_MASK) >> 12, locked=self._locked)

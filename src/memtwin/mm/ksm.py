@@ -36,9 +36,10 @@ def ksm_vma_flags(mm: MmStruct, flags: int) -> int:
 def ksm_enable_merge_any(mm: MmStruct) -> None:
     """PR_SET_MEMORY_MERGE 1: every area that can be mergeable is, and new ones will be; areas are not joined for it."""
     mm.mmap_lock.down_write()
-    mm.merge_any = True
-    for vma in mm.areas():
-        vma.set_flags(ksm_vma_flags(mm, vma.flags))
+    if not mm.merge_any:  # otherwise areas that were taken out since stay out
+        mm.merge_any = True
+        for vma in mm.areas():
+            vma.set_flags(ksm_vma_flags(mm, vma.flags))
     mm.mmap_lock.up_write()
 
 

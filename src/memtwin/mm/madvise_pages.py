@@ -14,9 +14,12 @@ from typing import Final
 import numpy as np
 
 from memtwin.abi import mman
-from memtwin.errors import InvariantBroken, NotModelled
+from memtwin.errors import NotModelled
 from memtwin.hw.paging import ACCESSED, DIRTY, PFN_MASK, PRESENT, PROT_NONE, SPECIAL
 from memtwin.mm.guard import guard_install, guard_remove
+from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_SIZE
+from memtwin.mm.huge_range import split_folios_for_advice
+from memtwin.mm.huge_split import maybe_shared
 from memtwin.mm.mm_types import (
     VM_HUGETLB,
     VM_LOCKED,
@@ -31,7 +34,7 @@ from memtwin.mm.mm_types import (
 from memtwin.mm.page import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_REFERENCED, PG_SWAPBACKED
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.shmem import punch_hole
-from memtwin.mm.zap import ZapOp, zap_page_range
+from memtwin.mm.zap import ZapOp, has_recency, zap_page_range
 
 __all__ = ["advise_pages", "check_seal"]
 
@@ -95,7 +98,9 @@ def advise_pages(mm: MmStruct, vma: VmArea, start: int, end: int, advice: int) -
             _age(mm, start, end, free=False)
         _page_out(mm, start, end)
     else:
-        zap_page_range(mm, start, end, keep_guards=True)
+        zap_page_range(mm, start, end, keep_guards=True, recency=has_recency(vma))
+        if mm.ctx.pt_reclaim:
+            mm.ctx.pt.free_empty_tables(mm, start, end)
 
 
 def _remove(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
@@ -112,7 +117,8 @@ def _remove(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
 
 
 def _age(mm: MmStruct, start: int, end: int, *, free: bool) -> None:
-    age = _Age(mm, free)
+    split_folios_for_advice(mm, start, end)
+    age = _Age(mm, free, start, end)
     mm.ctx.pt.walk_range(mm, start, end, age)
     if age.changed:
         mm.tlb.flush(age.changed)
@@ -127,10 +133,12 @@ class _Age:
     kernel wrote to it) is not offered while others map it.
     """
 
-    __slots__ = ("_bits", "_ctx", "_free", "changed")
+    __slots__ = ("_bits", "_ctx", "_end", "_free", "_start", "changed")
 
-    def __init__(self, mm: MmStruct, free: bool) -> None:
+    def __init__(self, mm: MmStruct, free: bool, start: int, end: int) -> None:
         self._ctx = mm.ctx
+        self._start = start
+        self._end = end
         self._free = free
         self._bits = ACCESSED | DIRTY if free else ACCESSED
         self.changed = 0
@@ -181,8 +189,23 @@ class _Age:
         self.changed += int(np.count_nonzero(hit))
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """No area maps huge leaves yet."""
-        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
+        """A huge leaf; one that the range covers in part could not be split, and MADV_FREE passes over shared ones."""
+        q, pages = self._ctx.ram.q, self._ctx.pages
+        entry = q[index]
+        if entry & (PRESENT | SPECIAL) != PRESENT or addr < self._start or addr + HPAGE_PMD_SIZE > self._end:
+            return
+        head = (entry & PFN_MASK) >> 12
+        if not self._free:
+            pages.flags[head] &= ~PG_REFERENCED
+        elif maybe_shared(self._ctx, head):
+            return
+        else:
+            pages.flags[head] &= ~PG_SWAPBACKED
+            if entry & DIRTY:
+                pages.vec.nonzero[head : head + HPAGE_PMD_NR] = 1
+        if entry & self._bits:
+            q[index] = entry & ~self._bits
+            self.changed += HPAGE_PMD_NR
 
 
 def _page_out(mm: MmStruct, start: int, end: int) -> None:
@@ -242,8 +265,11 @@ class _PageOut:
             mapping.drop(ctx, at)
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """No area maps huge leaves yet."""
-        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
+        """A huge page wants swap, unless it was offered."""
+        entry = self._ctx.ram.q[index]
+        head = (entry & PFN_MASK) >> 12
+        if not entry & SPECIAL and self._ctx.pages.flags[head] & _WANTS_SWAP != _WANTS_SWAP and not entry & DIRTY:
+            raise NotModelled("MADV_PAGEOUT of a huge page that MADV_FREE offered")
 
     def finish(self) -> None:
         """Flush, and free what was given up."""

@@ -32,10 +32,12 @@ from memtwin.hw.paging import (
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE
 from memtwin.mm.fault_lock_stats import FaultLock
 from memtwin.mm.huge_memory import (
+    do_huge_fault,
     do_huge_pmd_anonymous_page,
     do_huge_pmd_wp_page,
     huge_pmd_set_accessed,
     hugepage_vma_check,
+    wp_huge_fault,
 )
 from memtwin.mm.mm_types import (
     VM_ACCESS_FLAGS,
@@ -121,7 +123,7 @@ def _handle_huge(mm: MmStruct, vma: VmArea, addr: int, flags: int) -> int:
         entry = mm.ctx.ram.q[index]
         vmf = VmFault(mm, vma, addr, flags, index, entry)
         if flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE) and not entry & RW:
-            return _wp_huge(vmf, shift - 12)
+            return do_huge_pmd_wp_page(vmf) if vma.vm_ops is None else wp_huge_fault(vmf, shift - 12)
         huge_pmd_set_accessed(vmf)
         return 0
     ops = vma.vm_ops
@@ -132,20 +134,7 @@ def _handle_huge(mm: MmStruct, vma: VmArea, addr: int, flags: int) -> int:
     vmf = VmFault(mm, vma, addr, flags)
     if ops is None:
         return do_huge_pmd_anonymous_page(vmf)
-    result = ops.huge_fault(vmf, PUD_SHIFT - 12)
-    return ops.huge_fault(vmf, PMD_SHIFT - 12) if result & VM_FAULT_FALLBACK else result
-
-
-def _wp_huge(vmf: VmFault, order: int) -> int:
-    """A write to the read-only huge leaf ``vmf.entry``."""
-    ops = vmf.vma.vm_ops
-    if ops is None:
-        return do_huge_pmd_wp_page(vmf)
-    if vmf.vma.flags & VM_SHARED and ops.has_huge_fault:
-        result = ops.huge_fault(vmf, order)
-        if not result & VM_FAULT_FALLBACK:
-            return result
-    raise NotModelled(f"a write to a read-only huge leaf of a file at {vmf.address:#x}: it would have to be split")
+    return do_huge_fault(vmf)
 
 
 def _hugetlb_fault(vmf: VmFault) -> int:
@@ -171,7 +160,7 @@ def _do_numa_page(vmf: VmFault) -> int:
 
 
 def _handle_pte_marker(vmf: VmFault) -> int:
-    """The entry remembers something about a page that is not there: write protection by userfaultfd, poison, a guard."""
+    """The entry remembers something about a page that is not there: write protection (userfaultfd), poison, a guard."""
     if vmf.entry == GUARD_ENTRY:
         return VM_FAULT_SIGSEGV
     raise NotModelled(f"a fault on a PTE marker, {vmf.entry:#x} at {vmf.address:#x}")

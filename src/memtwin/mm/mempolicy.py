@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from memtwin.abi import mempolicy as mp
 from memtwin.abi.capability import CAP_SYS_NICE
-from memtwin.errors import InvariantBroken, NotModelled
+from memtwin.errors import NotModelled
 from memtwin.hw.paging import PFN_MASK, PRESENT, PROT_NONE, SPECIAL
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.context import MmContext
@@ -172,8 +172,8 @@ class _Nodes:
         self._add(batch.gather())
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """No area maps huge leaves yet."""
-        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
+        """A huge leaf: all of its page is on one node."""
+        self._add(self._ctx.ram.words[index : index + 1])
 
 
 def _bind_range(mm: MmStruct, start: int, end: int, policy: MemPolicy | None) -> None:

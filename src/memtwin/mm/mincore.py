@@ -41,6 +41,9 @@ def do_mincore(mm: MmStruct, start: int, length: int) -> bytes:
 def _mark_resident(mm: MmStruct, vma: VmArea, start: int, end: int, answer: bytearray, origin: int) -> None:
     q = mm.ctx.ram.q
     for addr in range(start, end, 4096):
+        if addr >> 21 in mm.deposits:
+            answer[(addr - origin) >> 12] = 1
+            continue
         base = mm.pte_tables.get(addr >> 21)
         if base is not None and q[base + (addr >> 12 & 511)] & (PRESENT | PROT_NONE):
             answer[(addr - origin) >> 12] = 1

@@ -312,8 +312,10 @@ class MmStruct:
 
     ``pgd``: frame of the top-level table. ``pte_tables``: ``addr >> 21`` to the index in ``ram.q`` of the first entry
     of the page table covering it; a cache of the real tables, kept by ``mm/page_table.py`` alone (protected by
-    ``page_table_lock``). ``rss_*``, ``pgtables_bytes``: protected by ``page_table_lock``. ``*_vm``: pages, protected
-    by ``mmap_lock``. ``has_pinned``: a page may once have been pinned (MMF_HAS_PINNED), so fork looks.
+    ``page_table_lock``). ``deposits``: ``addr >> 21`` of each huge leaf to the frame of the table it keeps in reserve
+    (ditto). ``huge_zero``: it holds a reference to the huge zero page. ``rss_*``, ``pgtables_bytes``: protected by
+    ``page_table_lock``. ``*_vm``: pages, protected by ``mmap_lock``. ``has_pinned``: a page may once
+    have been pinned (MMF_HAS_PINNED), so fork looks.
     """
 
     __slots__ = (
@@ -324,6 +326,7 @@ class MmStruct:
         "ctx",
         "data_vm",
         "def_flags",
+        "deposits",
         "end_code",
         "end_data",
         "env_end",
@@ -332,6 +335,7 @@ class MmStruct:
         "has_pinned",
         "hiwater_rss",
         "hiwater_vm",
+        "huge_zero",
         "id",
         "locked_vm",
         "map_count",
@@ -380,6 +384,8 @@ class MmStruct:
         self.page_table_lock = page_table_lock
         self.tlb = tlb
         self.pte_tables: dict[int, int] = {}
+        self.deposits: dict[int, int] = {}
+        self.huge_zero = False
         self.task_size = paging.TASK_SIZE
         self.mmap_base = 0
         self.topdown = True  #: MMF_TOPDOWN: chosen when the program began

@@ -11,10 +11,11 @@ import errno
 import numpy as np
 
 from memtwin.abi.mman import PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE
-from memtwin.errors import InvariantBroken
 from memtwin.hw.paging import NX, PFN_MASK, PKEY_MASK, PRESENT, PROT_NONE, RW, SPECIAL, USER
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.gup import populate_vma_range
+from memtwin.mm.huge_mm import HPAGE_PMD_NR
+from memtwin.mm.huge_range import change_huge_pmd, split_range_ends
 from memtwin.mm.mm_types import (
     VM_ACCESS_FLAGS,
     VM_ACCOUNT,
@@ -149,6 +150,7 @@ def _fixup(
 
 def change_protection(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
     """Rewrite the entries of [start, end) for the protection of ``vma`` and flush."""
+    split_range_ends(mm, start, end)
     change = _ChangeProtection(mm, vma)
     mm.ctx.pt.walk_range(mm, start, end, change)
     if change.changed:
@@ -163,9 +165,10 @@ class _ChangeProtection:
     a page that a child shared for a while.
     """
 
-    __slots__ = ("_ctx", "_executable", "_prot", "_upgrade", "changed")
+    __slots__ = ("_ctx", "_executable", "_mm", "_prot", "_upgrade", "changed")
 
     def __init__(self, mm: MmStruct, vma: VmArea) -> None:
+        self._mm = mm
         self._ctx = mm.ctx
         self._prot = vma.page_prot & _PROT_BITS
         self._upgrade = vma.flags & (VM_WRITE | VM_SHARED) == VM_WRITE
@@ -212,5 +215,6 @@ class _ChangeProtection:
                 self._becomes_code(pfn)
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """No area maps huge leaves yet."""
-        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
+        """A huge leaf, wholly in the range."""
+        if change_huge_pmd(self._mm, index, self._prot, _PROT_BITS, self._upgrade):
+            self.changed += HPAGE_PMD_NR

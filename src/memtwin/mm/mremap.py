@@ -16,10 +16,13 @@ import numpy as np
 
 from memtwin.abi import mman
 from memtwin.abi.userfaultfd import UFFD_FEATURE_EVENT_REMAP
-from memtwin.errors import InvariantBroken
+from memtwin.hw.paging import PMD_SHIFT
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.mm.gup import populate_vma_range
+from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_SIZE
+from memtwin.mm.huge_range import move_huge_pmd, split_range_ends
+from memtwin.mm.huge_split import split_huge_pmd, split_huge_pmd_range
 from memtwin.mm.mm_types import (
     VM_ACCOUNT,
     VM_DONTEXPAND,
@@ -48,6 +51,12 @@ _FIXED, _DONTUNMAP, _MAYMOVE = mman.MREMAP_FIXED, mman.MREMAP_DONTUNMAP, mman.MR
 
 def _error(number: int, why: str) -> OSError:
     return OSError(number, f"mremap: {why}")
+
+
+def _check_sealed(vma: VmArea) -> None:
+    """Sealed memory stays as and where it is, even if nothing would change. Raises OSError EPERM."""
+    if vma.flags & VM_SEALED:
+        raise _error(errno.EPERM, "the area is sealed")
 
 
 def do_mremap(mm: MmStruct, addr: int, old_len: int, new_len: int, flags: int, new_addr: int = 0) -> int:
@@ -103,12 +112,14 @@ class _Mremap:
         vma: VmArea | None = mm.mm_mt.load(self.addr)
         if vma is None:
             raise _error(errno.EFAULT, "nothing is mapped at the old address")
+        several = self.flags & _FIXED and self.old_len == self.new_len and self.addr + self.old_len > vma.end
+        if not several or not ctx.mremap_multi_vma:  # of several areas each is looked at when its turn comes
+            _check_sealed(vma)
         if self.flags & (_FIXED | _DONTUNMAP):
             return self._mremap_to()
         if self.old_len >= self.new_len:
             if self.old_len > self.new_len:
                 self._check_tail()
-                self._check_sealed(self.addr + self.new_len, self.addr + self.old_len)
                 unmap_range(mm, self.addr + self.new_len, self.addr + self.old_len)
             return self.addr
         return self._grow(vma)
@@ -117,10 +128,6 @@ class _Mremap:
         """What munmap says about the part that a shrinking call cuts off. Raises OSError EINVAL."""
         if self.addr + self.old_len > self.mm.task_size:
             raise _error(errno.EINVAL, "the old range is beyond the address space")
-
-    def _check_sealed(self, start: int, end: int) -> None:
-        if self.mm.ctx.mseal and any(v.flags & VM_SEALED for v in areas_in(self.mm, start, end)):
-            raise _error(errno.EPERM, "the range is sealed")
 
     # -- growing without a fixed target ----------------------------------------------------------------------------
 
@@ -206,7 +213,6 @@ class _Mremap:
             if pieces:
                 return self._move_pieces(pieces)
         if self.flags & _FIXED:
-            self._check_sealed(self.new_addr, self.new_addr + self.new_len)
             unmap_range(mm, self.new_addr, self.new_addr + self.new_len)
         old_len = self.old_len
         if ctx.mremap_fail_clean and mm.mm_mt.load(self.addr) is None:
@@ -253,6 +259,7 @@ class _Mremap:
         for vma, start, end in pieces:
             if vma.uffd_ctx is not None or (vma.file is not None and vma.vm_ops is None):
                 raise _error(errno.EFAULT, "the area can not move together with others")
+            _check_sealed(vma)
             self.addr, self.new_len = start, end - start
             there = target + (start - origin)
             unmap_range(mm, there, there + self.new_len)
@@ -268,8 +275,6 @@ class _Mremap:
         mm, ctx = self.mm, self.mm.ctx
         if mm.map_count >= ctx.sysctl.max_map_count - 3:
             raise no_memory("mremap: too many areas (vm.max_map_count)")
-        if ctx.mseal and vma.flags & VM_SEALED:
-            raise _error(errno.EPERM, "the area is sealed")
         dont_unmap = bool(self.flags & _DONTUNMAP)
         to_account = 0
         if vma.flags & VM_ACCOUNT:
@@ -288,10 +293,9 @@ class _Mremap:
             try:
                 move_page_tables(mm, self.addr, target, old_len)
             except OSError:
-                # The entries that moved are moved back, and the copy goes.
+                # The entries that moved are moved back: their tables are still there.
                 move_page_tables(mm, target, self.addr, old_len)
-                unmap_moved(mm, target, target + self.new_len)
-                ctx.committed -= to_account
+                self._drop_copy(target, flags, to_account)
                 raise
         _drop_userfaultfd(new)
         if flags & VM_LOCKED:
@@ -309,6 +313,20 @@ class _Mremap:
                 if flags & VM_ACCOUNT:
                     ctx.committed += old_len >> 12
         return target
+
+    def _drop_copy(self, target: int, flags: int, to_account: int) -> None:
+        """Unmap the copy of a move that failed. Where that takes a split and there is no memory for it either, the copy
+        stays, empty, and counts as what it is.
+        """
+        mm, ctx = self.mm, self.mm.ctx
+        if flags & VM_LOCKED:
+            mm.locked_vm += self.new_len >> 12
+        try:
+            unmap_moved(mm, target, target + self.new_len)
+            ctx.committed -= to_account
+        except OSError:
+            if flags & VM_ACCOUNT:
+                ctx.committed += (self.new_len >> 12) - to_account
 
     def _leave_empty(self, vma: VmArea, old_len: int, new: VmArea) -> None:
         """MREMAP_DONTUNMAP: the old area stays, empty and unlocked; wholly moved, it has no anon_vma any more."""
@@ -378,6 +396,10 @@ def unmap_moved(mm: MmStruct, start: int, end: int) -> None:
 
 def move_page_tables(mm: MmStruct, old: int, new: int, length: int) -> None:
     """Move the entries of [old, old + length) to ``new``. Raises OSError ENOMEM; what moved stays moved."""
+    if (new - old) & (HPAGE_PMD_SIZE - 1):
+        split_huge_pmd_range(mm, old, old + length)
+    else:
+        split_range_ends(mm, old, old + length)
     mover = _MoveEntries(mm, new - old)
     mm.ctx.pt.walk_range(mm, old, old + length, mover)
     if mover.moved:
@@ -437,5 +459,11 @@ class _MoveEntries:
                 column += width
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """No area maps huge leaves yet."""
-        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
+        """A huge leaf, wholly in the range and aligned at its target."""
+        mm = self._mm
+        if move_huge_pmd(mm, index, addr, addr + self._delta):
+            self.moved += HPAGE_PMD_NR
+            return
+        split_huge_pmd(mm, addr, index)
+        table = np.array([mm.pte_tables[addr >> PMD_SHIFT] >> 9])
+        self.rows(LeafRows(mm.ctx.ram, np.array([addr]), table))

@@ -748,6 +748,11 @@ class PageAllocator:
             for block in drained:
                 self.trace.mm_page_pcpu_drain(*block)
 
+    def split_folio(self, pfn: int, order: int) -> None:
+        """Make ``1 << order`` single pages of the folio ``pfn``; the caller sets reference counts and PG_HEAD right."""
+        self.pages.vec.comp_order[pfn : pfn + (1 << order)] = 0
+        self.compound_pages -= 1 << order
+
     def split_page(self, pfn: int, order: int) -> None:
         """Make ``1 << order`` single pages with one reference each of a block allocated without COMP."""
         if self._high_order.pop(pfn, 0) != order:

@@ -5,6 +5,10 @@ section 3).
 The tables are real x86-64 tables in simulated RAM. A table's frame carries PG_TABLE; ``pages.private`` of it counts
 its non-empty entries. ``mm.pte_tables`` caches where each last-level table is; only this module changes it.
 
+A huge leaf of 2 MiB keeps a last-level table in reserve (``mm.deposits``), so that splitting it can not fail; it
+counts in ``pgtables_bytes`` like any other. A huge leaf without access has PROT_NONE instead of PRESENT, as a small
+entry would.
+
 A range operation is an object with three methods (:class:`RangeOp`): ``few`` for a handful of entries, as plain code
 on single words (below about 40 entries that is faster than NumPy, measured), ``rows`` for batches of whole tables,
 ``huge`` for leaves above the last level. :func:`PageTables.walk_range` decides which one to call; callers do not.
@@ -19,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtwin.errors import InvariantBroken
-from memtwin.hw.paging import ENTRIES, PFN_MASK, PGD_SHIFT, PMD_SHIFT, PRESENT, PSE, PUD_SHIFT, TABLE_FLAGS
+from memtwin.hw.paging import ENTRIES, PFN_MASK, PGD_SHIFT, PMD_SHIFT, PRESENT, PROT_NONE, PSE, PUD_SHIFT, TABLE_FLAGS
 from memtwin.hw.ram import Ram
 from memtwin.hw.work import Work
 from memtwin.lib.gfp_types import GFP_KERNEL_ACCOUNT, ZERO
@@ -146,9 +150,26 @@ class PageTables:
         base = mm.pte_tables.get(addr >> PMD_SHIFT)
         if base is not None:
             return base
+        index = self.pmd_alloc(mm, addr)
+        if not index:
+            return 0
+        entry = self._q[index]
+        if entry:
+            raise InvariantBroken(f"a page table asked for at {addr:#x}, where a huge leaf is")
+        table = self._table_alloc()
+        if not table:
+            return 0
+        mm.pgtables_bytes += 4096
+        self.install_table(mm, addr, index, table)
+        return table << 9
+
+    def pmd_alloc(self, mm: MmStruct, addr: int) -> int:
+        """Index in ``ram.q`` of the entry that covers the 2 MiB around ``addr``, allocating the tables above; 0 without
+        memory.
+        """
         q = self._q
         table = mm.pgd
-        for shift in (PGD_SHIFT, PUD_SHIFT, PMD_SHIFT):
+        for shift in (PGD_SHIFT, PUD_SHIFT):
             index = (table << 9) + (addr >> shift & _LAST)
             entry = q[index]
             if not entry & PRESENT:
@@ -161,17 +182,60 @@ class PageTables:
             elif entry & PSE and shift != PGD_SHIFT:
                 raise InvariantBroken(f"a page table asked for at {addr:#x}, where a huge leaf is")
             table = (entry & PFN_MASK) >> 12
-        base = table << 9
-        mm.pte_tables[addr >> PMD_SHIFT] = base
-        return base
+        return (table << 9) + (addr >> PMD_SHIFT & _LAST)
+
+    def pud_none(self, mm: MmStruct, addr: int) -> bool:
+        """Whether nothing at all, not even a table, is there for the GiB around ``addr``."""
+        entry = self._q[(mm.pgd << 9) + (addr >> PGD_SHIFT & _LAST)]
+        return not entry & PRESENT or not self._q[((entry & PFN_MASK) >> 3) + (addr >> PUD_SHIFT & _LAST)]
+
+    def install_table(self, mm: MmStruct, addr: int, index: int, table: int) -> None:
+        """Let the entry ``index``, empty or a huge leaf, point to the last-level table ``table``, counted already."""
+        if not self._q[index]:
+            self._pages.private[index >> 9] += 1
+        self._q[index] = table << 12 | TABLE_FLAGS
+        mm.pte_tables[addr >> PMD_SHIFT] = table << 9
+
+    def remove_table(self, mm: MmStruct, addr: int, index: int) -> int:
+        """Take the last-level table for ``addr`` out of the entry ``index``; its frame, still counted."""
+        base = mm.pte_tables.pop(addr >> PMD_SHIFT)
+        self._q[index] = 0
+        self._pages.private[index >> 9] -= 1
+        return base >> 9
+
+    # -- tables in reserve for huge leaves (Linux: pgtable_trans_huge_deposit and _withdraw) ------------------------
+
+    def pte_alloc_one(self, mm: MmStruct) -> int:
+        """A table for a huge leaf to come; its frame, counted, or 0 without memory."""
+        table = self._table_alloc()
+        if table:
+            mm.pgtables_bytes += 4096
+        return table
+
+    def pte_free(self, mm: MmStruct, table: int) -> None:
+        """Free an empty last-level table that is in no entry."""
+        mm.pgtables_bytes -= 4096
+        self._table_free(table)
+
+    def set_huge(self, mm: MmStruct, addr: int, index: int, entry: int, table: int) -> None:
+        """Let the empty entry ``index`` be the huge leaf ``entry`` for ``addr``, with ``table`` in reserve."""
+        self._q[index] = entry
+        self._pages.private[index >> 9] += 1
+        mm.deposits[addr >> PMD_SHIFT] = table
+
+    def clear_huge(self, mm: MmStruct, addr: int, index: int) -> int:
+        """Empty the entry of a huge leaf; the frame of the table in reserve."""
+        self._q[index] = 0
+        self._pages.private[index >> 9] -= 1
+        return mm.deposits.pop(addr >> PMD_SHIFT)
 
     def pte_alloc_range(self, mm: MmStruct, start: int, end: int) -> bool:
-        """Have last-level tables for all of [start, end); False without memory (what was allocated stays, as in
-        Linux).
+        """Have last-level tables for all of [start, end) but where huge leaves are; False without memory (what was
+        allocated stays, as in Linux).
         """
         addr = start >> PMD_SHIFT << PMD_SHIFT
         while addr < end:
-            if not self.pte_alloc(mm, addr):
+            if addr >> PMD_SHIFT not in mm.deposits and not self.pte_alloc(mm, addr):
                 return False
             addr += 1 << PMD_SHIFT
         return True
@@ -187,10 +251,10 @@ class PageTables:
         for shift in (PGD_SHIFT, PUD_SHIFT, PMD_SHIFT):
             index = (table << 9) + (addr >> shift & _LAST)
             entry = q[index]
-            if not entry & PRESENT:
-                return 0, 0
             if entry & PSE and shift != PGD_SHIFT:
                 return index, shift
+            if not entry & PRESENT:
+                return 0, 0
             table = (entry & PFN_MASK) >> 12
         return (table << 9) + (addr >> 12 & _LAST), 12
 
@@ -231,12 +295,17 @@ class PageTables:
         hi = ((end - 1) >> PMD_SHIFT & _LAST) + 1
         entries = self._ram.words[middle + lo : middle + hi]
         addr0 = start >> PMD_SHIFT << PMD_SHIFT
-        present = np.flatnonzero(entries & np.uint64(PRESENT))
+        present = np.flatnonzero(entries & np.uint64(PRESENT | PROT_NONE))
         is_huge = (entries[present] & np.uint64(PSE)) != 0
+        first = 0
         if is_huge.any():
-            for i in present[is_huge].tolist():
-                op.huge(middle + lo + i, 9, addr0 + (i << PMD_SHIFT))
-            present = present[~is_huge]
+            for i in np.flatnonzero(is_huge).tolist():
+                if i > first:
+                    self._rows(start, end, addr0, present[first:i], entries, op)
+                at = int(present[i])
+                op.huge(middle + lo + at, 9, addr0 + (at << PMD_SHIFT))
+                first = i + 1
+            present = present[first:]
         self._rows(start, end, addr0, present, entries, op)
 
     def _rows(
@@ -283,6 +352,17 @@ class PageTables:
                 self._free_path(mm, row, floor, ceiling)
             return
         self._free_level(mm, mm.pgd, PGD_SHIFT, 0, start, end, floor, ceiling)
+
+    def free_empty_tables(self, mm: MmStruct, start: int, end: int) -> None:
+        """Free the last-level tables whose 2 MiB lie in [start, end) and which have no entries (post-pt-reclaim)."""
+        first, last = -(-start >> PMD_SHIFT), end >> PMD_SHIFT
+        private = self._pages.private
+        slots = range(first, last) if last - first < len(mm.pte_tables) else sorted(mm.pte_tables)
+        for slot in slots:
+            base = mm.pte_tables.get(slot) if first <= slot < last else None
+            if base is not None and not private[base >> 9]:
+                index = self.pmd_alloc(mm, slot << PMD_SHIFT)
+                self.pte_free(mm, self.remove_table(mm, slot << PMD_SHIFT, index))
 
     def _free_path(self, mm: MmStruct, addr: int, floor: int, ceiling: int) -> None:
         """Free the last-level table at ``addr``, which lies in the hole, and what it leaves empty above."""

@@ -184,6 +184,10 @@ def folio_move_anon_rmap(ctx: MmContext, vma: VmArea, folio: int, page: int) -> 
     then the caller does, on the page it knows to be its own.
     """
     assert vma.anon_vma is not None and ctx.pages.flags[folio] & PG_ANON
-    ctx.pages.mapping[folio] = vma.anon_vma.id
+    order = ctx.pages.comp_order[folio]
+    if order:
+        ctx.pages.vec.mapping[folio : folio + (1 << order)] = vma.anon_vma.id
+    else:
+        ctx.pages.mapping[folio] = vma.anon_vma.id
     if not ctx.exclusive_out_of_move:
         ctx.pages.flags[page] |= PG_ANON_EXCLUSIVE

@@ -18,7 +18,7 @@ from memtwin.mm.page import PG_DIRTY
 from memtwin.mm.userfaultfd import handle_userfault
 from memtwin.mm.vm_fault import VmFault
 from memtwin.mm.vm_ops import VmOperations
-from memtwin.mm.zap import zap_page_range
+from memtwin.mm.zap import has_recency, zap_page_range
 
 __all__ = ["SHMEM_VM_OPS", "DevZero", "ShmemFile", "ShmemInode", "punch_hole"]
 
@@ -51,7 +51,7 @@ def _unmap_mapping_pages(ctx: MmContext, mapping: AddressSpace, first: int, last
             start = vma.start + max(first - vma.pgoff, 0) * 4096
             end = min(vma.start + max(last - vma.pgoff, 0) * 4096, vma.end)
             if start < end:
-                zap_page_range(mm, start, end, keep_guards=True, even_cows=even_cows)
+                zap_page_range(mm, start, end, keep_guards=True, even_cows=even_cows, recency=has_recency(vma))
 
 
 def punch_hole(ctx: MmContext, file: MappedFile, first: int, last: int) -> None:

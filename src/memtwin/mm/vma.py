@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from memtwin.events.reason import Because, Reason
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.lib.maple_tree import MaState
+from memtwin.mm.huge_split import vma_adjust_trans_huge
 from memtwin.mm.mm_types import FLAG_NAMES, VM_MAYBE_GUARD, VM_SPECIAL, VM_STICKY, MappedFile, MmStruct, VmArea
 from memtwin.mm.rmap import AnonVma, anon_vma_clone, unlink_anon_vmas
 
@@ -146,6 +147,7 @@ def vma_resize(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
     mm.mm_mt.store_prealloc(start, end - 1, vma)
     grown = ((end - start) >> 12) - vma.pages
     vma.pgoff -= (vma.start - start) >> 12
+    vma_adjust_trans_huge(mm, start, end)
     vma.start = start
     vma.end = end
     mm.vm_stat_account(vma.flags, grown)
@@ -223,6 +225,7 @@ def _commit_merge(
         if not had_anon_vma:
             unlink_anon_vmas(mm.ctx, survivor)
         return False
+    vma_adjust_trans_huge(mm, start, end)
     survivor.start = start
     survivor.end = end
     survivor.pgoff = pgoff
@@ -446,6 +449,7 @@ def split_vma(mm: MmStruct, vma: VmArea, addr: int, *, new_below: bool, count_li
         unlink_anon_vmas(ctx, new)
         ctx.vma_cache.free(slab)
         raise
+    vma_adjust_trans_huge(mm, addr)
     if new_below:
         vma.pgoff += (addr - vma.start) >> 12
         vma.start = addr

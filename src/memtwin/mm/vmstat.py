@@ -50,8 +50,19 @@ EVENTS: Final = (
     "pswpin",
     "pswpout",
     "slabs_scanned",
+    "thp_collapse_alloc",
+    "thp_collapse_alloc_failed",
+    "thp_deferred_split_page",
     "thp_fault_alloc",
     "thp_fault_fallback",
+    "thp_scan_exceed_none_pte",
+    "thp_scan_exceed_share_pte",
+    "thp_scan_exceed_swap_pte",
+    "thp_split_page",
+    "thp_split_page_failed",
+    "thp_split_pmd",
+    "thp_zero_page_alloc",
+    "thp_zero_page_alloc_failed",
     "unevictable_pgs_culled",
 )
 
@@ -124,13 +135,25 @@ class VmEvents:
     pswpin: int
     pswpout: int
     slabs_scanned: int
+    thp_collapse_alloc: int
+    thp_collapse_alloc_failed: int
+    thp_deferred_split_page: int
     thp_fault_alloc: int
     thp_fault_fallback: int
+    thp_scan_exceed_none_pte: int
+    thp_scan_exceed_share_pte: int
+    thp_scan_exceed_swap_pte: int
+    thp_split_page: int
+    thp_split_page_failed: int
+    thp_split_pmd: int
+    thp_zero_page_alloc: int
+    thp_zero_page_alloc_failed: int
     unevictable_pgs_culled: int
 
 
 GAUGES: Final = (
     "nr_anon_pages",
+    "nr_anon_transparent_hugepages",
     "nr_file_pages",
     "nr_kernel_stack",
     "nr_mapped",
@@ -151,6 +174,7 @@ class NodeStat:
             setattr(self, name, 0)
 
     nr_anon_pages: int  #: anonymous pages mapped
+    nr_anon_transparent_hugepages: int  #: huge anonymous pages with a huge leaf, of 2 MiB each
     nr_file_pages: int  #: page cache
     nr_kernel_stack: int  #: KiB
     nr_mapped: int  #: file pages mapped

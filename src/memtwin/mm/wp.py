@@ -13,9 +13,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memtwin.errors import NotModelled
-from memtwin.hw.paging import ACCESSED, DIRTY, PFN_MASK, RW, SPECIAL, UFFD_WP
+from memtwin.hw.paging import ACCESSED, DIRTY, NX, PFN_MASK, RW, SPECIAL, UFFD_WP
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE
 from memtwin.mm.fault_lock_stats import FaultLock
+from memtwin.mm.huge_rmap import folio_put
+from memtwin.mm.huge_split import wp_can_reuse_huge
 from memtwin.mm.mm_types import VM_MAYSHARE, VM_SHARED, VM_WRITE, MmStruct, VmArea
 from memtwin.mm.mmap_lock import release_fault_lock, vmf_anon_prepare, vmf_can_call_fault, vmf_retry
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY
@@ -68,7 +70,7 @@ def do_wp_page(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int, fla
         ptl.unlock()
         return vmf_retry(VmFault(mm, vma, addr, flags), FaultLock.ANON_VMA)
     if counted:
-        ctx.pages.refcount[pfn] += 1
+        ctx.pages.refcount[ctx.pages.head(pfn)] += 1
     ptl.unlock()
     return _wp_page_copy(mm, vma, addr, index, entry, flags)
 
@@ -91,7 +93,7 @@ def may_reuse(ctx: MmContext, vma: VmArea, page: int) -> bool:
         return True
     if not wp_can_reuse_anon_folio(ctx, vma, page):
         return False
-    if ctx.exclusive_out_of_move:
+    if ctx.exclusive_out_of_move or ctx.pages.comp_order[page]:
         flags[page] |= PG_ANON_EXCLUSIVE
     return True
 
@@ -105,6 +107,9 @@ def wp_can_reuse_anon_folio(ctx: MmContext, vma: VmArea, page: int) -> bool:
     pages = ctx.pages
     order = pages.comp_order[page]
     folio = page >> order << order
+    if order and ctx.thp_mm_exclusive:
+        # Later kernels: the entries of this address space are no other users. The folio stays where it belongs.
+        return wp_can_reuse_huge(vma.mm, page)
     if pages.refcount[folio] > 1 or not ctx.folio_locks.trylock(folio):
         return False
     alone = pages.refcount[folio] == 1
@@ -130,7 +135,7 @@ def _wp_page_copy(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int, 
             result = VM_FAULT_OOM
     if result:
         if counted:
-            ctx.page_alloc.put_page(old)
+            folio_put(ctx, ctx.pages.head(old))
         return result
     if old != ctx.zero_pfn:
         ctx.ram.copy(pfn, old)
@@ -141,7 +146,7 @@ def _wp_page_copy(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int, 
         mm.page_table_lock.unlock()
         ctx.page_alloc.free_pages(pfn)
         if counted:
-            ctx.page_alloc.put_page(old)
+            folio_put(ctx, ctx.pages.head(old))
         return 0
     bits = DIRTY | RW if vma.flags & VM_WRITE else DIRTY
     set_anon_pte(mm, vma, addr, index, pfn, 0 if flags & FAULT_FLAG_UNSHARE else bits)
@@ -149,11 +154,25 @@ def _wp_page_copy(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int, 
     mm.tlb.flush(1)
     mm.page_table_lock.unlock()
     if counted:
-        ctx.pages.refcount[old] -= 1
-        zap = ZapOp(mm)
-        zap.drop_page(old, entry)
-        zap.finish()
+        _give_up(mm, old, entry)
     return 0
+
+
+def _give_up(mm: MmStruct, page: int, entry: int) -> None:
+    """``entry``, now gone, mapped ``page``, on which the fault held a reference too."""
+    pages = mm.ctx.pages
+    if pages.mapcount[page] > 1 and pages.flags[page] & PG_ANON and not pages.comp_order[page] and entry & NX:
+        # Others map it still, as after a fork: nothing comes free.
+        if entry & DIRTY:
+            pages.nonzero[page] = 1
+        pages.mapcount[page] -= 1
+        pages.refcount[page] -= 2
+        mm.rss_anon -= 1
+        return
+    pages.refcount[pages.head(page)] -= 1
+    zap = ZapOp(mm)
+    zap.drop_page(page, entry)
+    zap.finish()
 
 
 # -- shared ------------------------------------------------------------------------------------------------------------

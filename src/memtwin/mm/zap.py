@@ -13,13 +13,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from memtwin.errors import InvariantBroken
-from memtwin.hw.paging import DIRTY, GUARD_ENTRY, NX, PFN_MASK, PRESENT, PROT_NONE, SPECIAL
-from memtwin.mm.mm_types import MmStruct
-from memtwin.mm.page import PG_ANON, PG_DIRTY
+from memtwin.hw.paging import ACCESSED, DIRTY, GUARD_ENTRY, NX, PFN_MASK, PRESENT, PROT_NONE, SPECIAL
+from memtwin.mm.huge_mm import HPAGE_PMD_NR
+from memtwin.mm.huge_range import split_range_ends, zap_huge_pmd
+from memtwin.mm.huge_rmap import folio_put, free_huge_folio, remove_small_rmaps
+from memtwin.mm.mm_types import VM_RAND_READ, VM_SEQ_READ, MmStruct, VmArea
+from memtwin.mm.page import PG_ANON, PG_DIRTY, mark_page_accessed
 from memtwin.mm.page_table import LeafRows
 
-__all__ = ["ZapOp", "zap_page_range"]
+__all__ = ["ZapOp", "has_recency", "zap_page_range"]
 
 #: An entry with one of these has a valid frame.
 _MAPPED: Final = PRESENT | PROT_NONE
@@ -29,19 +31,35 @@ class ZapOp:
     """Empties the entries of a range and gives up the pages they mapped (a :class:`~memtwin.mm.page_table.RangeOp`).
 
     ``keep_guards``: guard pages stay (an area that goes as a whole takes them along); ``even_cows`` off: private copies
-    of file pages stay. ``cleared`` counts the entries emptied. ``finish`` must be called at the end: it frees what is
-    left to free.
+    of file pages stay; ``recency``: a file page whose entry is young counts as accessed. ``cleared`` counts the entries
+    emptied. ``finish`` must be called at the end: it frees what is left to free.
     """
 
-    __slots__ = ("_ctx", "_even_cows", "_freed", "_keep_guards", "_mm", "_selective", "cleared")
+    __slots__ = (
+        "_ctx",
+        "_even_cows",
+        "_freed",
+        "_held",
+        "_huge",
+        "_keep_guards",
+        "_mm",
+        "_recency",
+        "_selective",
+        "cleared",
+    )
 
-    def __init__(self, mm: MmStruct, *, keep_guards: bool = False, even_cows: bool = True) -> None:
+    def __init__(
+        self, mm: MmStruct, *, keep_guards: bool = False, even_cows: bool = True, recency: bool = False
+    ) -> None:
         self._keep_guards = keep_guards
         self._even_cows = even_cows
+        self._recency = recency
         self._selective = keep_guards or not even_cows
         self._mm = mm
         self._ctx = mm.ctx
         self._freed: list[int] = []
+        self._held: list[int] = []  # huge pages whose reference of a leaf is to be dropped
+        self._huge: list[int] = []  # huge pages without references
         self.cleared = 0
 
     def few(self, index: int, count: int, addr: int) -> None:
@@ -73,6 +91,10 @@ class ZapOp:
             pages.nonzero[pfn] = 1
         if not entry & NX:
             ctx.tlb.note_frame_changed(pfn)
+        if pages.comp_order[pfn]:
+            mm.rss_anon -= 1
+            self._huge += remove_small_rmaps(ctx, np.array([pfn], dtype=np.int64))
+            return
         left = pages.mapcount[pfn] - 1
         pages.mapcount[pfn] = left
         if pages.flags[pfn] & PG_ANON:
@@ -91,6 +113,8 @@ class ZapOp:
         ctx, mm = self._ctx, self._mm
         if entry & DIRTY:
             ctx.pages.flags[pfn] |= PG_DIRTY
+        if self._recency and entry & ACCESSED:
+            mark_page_accessed(ctx.pages, ctx.pages.head(pfn), locked=False)
         if ctx.mappings[ctx.pages.mapping[pfn]].shmem:
             mm.rss_shmem -= 1
         else:
@@ -117,6 +141,13 @@ class ZapOp:
         pfns = ((mapped & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
         for pfn in pfns[(mapped & np.uint64(NX)) == 0].tolist():
             self._ctx.tlb.note_frame_changed(pfn)
+        if self._ctx.thp.folios:
+            large = vec.comp_order[pfns] != 0
+            if large.any():
+                vec.nonzero[pfns[large & ((mapped & np.uint64(DIRTY)) != 0)]] = 1
+                self._mm.rss_anon -= int(np.count_nonzero(large))
+                self._huge += remove_small_rmaps(self._ctx, pfns[large])
+                mapped, pfns = mapped[~large], pfns[~large]
         anon = (vec.flags[pfns] & np.uint32(PG_ANON)) != 0
         sole = anon & (vec.refcount[pfns] == 1)
         if not sole.all():
@@ -166,8 +197,11 @@ class ZapOp:
         ctx.page_alloc.free_bulk(pfns)
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """No area maps huge leaves yet."""
-        raise InvariantBroken(f"a huge leaf of order {order} at {addr:#x}")
+        """A huge leaf, wholly in the range."""
+        head = zap_huge_pmd(self._mm, index, addr)
+        if head:
+            self._held.append(head)
+        self.cleared += HPAGE_PMD_NR
 
     def flush(self) -> None:
         """Have the CPUs forget what was cleared."""
@@ -182,13 +216,27 @@ class ZapOp:
             pages.mapping[pfn] = 0
             ctx.page_alloc.free_pages(pfn)
         self._freed.clear()
+        for head in self._held:
+            folio_put(ctx, head)
+        self._held.clear()
+        for head in self._huge:
+            free_huge_folio(ctx, head)
+        self._huge.clear()
 
 
-def zap_page_range(mm: MmStruct, start: int, end: int, *, keep_guards: bool = False, even_cows: bool = True) -> int:
+def has_recency(vma: VmArea) -> bool:
+    """Whether accesses in ``vma`` say that its pages will be wanted again: not where it is read once or at random."""
+    return not vma.flags & (VM_SEQ_READ | VM_RAND_READ)
+
+
+def zap_page_range(
+    mm: MmStruct, start: int, end: int, *, keep_guards: bool = False, even_cows: bool = True, recency: bool = False
+) -> int:
     """Empty the entries of [start, end) and flush; the number of entries emptied. The options are those of
     :class:`ZapOp`.
     """
-    zap = ZapOp(mm, keep_guards=keep_guards, even_cows=even_cows)
+    split_range_ends(mm, start, end)
+    zap = ZapOp(mm, keep_guards=keep_guards, even_cows=even_cows, recency=recency)
     mm.ctx.pt.walk_range(mm, start, end, zap)
     if zap.cleared:
         mm.ctx.work.ptes += zap.cleared

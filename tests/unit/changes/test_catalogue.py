@@ -34,13 +34,16 @@ EXPECTED = _IDS.split()
 
 _KNOBS = """
 post-anon-prepare-vma-lock post-dev-zero-thp-align post-droppable post-fork-mt-dup
-post-guard-flag post-hugetlb-restore-reserve post-hugetlb-vma-lock post-madv-guard post-majflt-tried post-map-stack-nohugepage
+post-guard-flag post-hugetlb-restore-reserve post-hugetlb-vma-lock post-madv-guard post-majflt-tried
+post-map-stack-nohugepage
 post-merge-close-fix post-merge-faulted-unfaulted post-mmap-fixed-fail-keeps post-mmap-fixed-fail-splits
 post-mmap-merge-prev-first post-mmap-merge-unfaulted-prev post-mmap-thp-align post-move-pages-enoent
 post-mremap-checks-first post-mremap-dontunmap-locked post-mremap-fail-clean post-mremap-multi-vma post-mseal
 post-overcommit-log-bytes post-pageout-keeps-young post-populate-stop-at-hole post-process-madvise-self
-post-procmap-query post-rss-exact post-scan-guard post-scan-none-written post-scan-soft-dirty
-post-softdirty-sticky post-thp-align-topdown post-uffd-move post-uffd-unregister-own post-vvar-vclock
+post-procmap-query post-pt-reclaim post-rss-exact post-scan-guard post-scan-none-written post-scan-soft-dirty
+post-softdirty-sticky post-thp-advice-batch post-thp-align-topdown post-thp-collapse-readonly
+post-thp-deferred-partial post-thp-mm-exclusive post-thp-split-zeropage post-thp-zero-write-alloc
+post-uffd-move post-uffd-unregister-own post-vvar-vclock
 """
 EXPECTED_KNOBS = _KNOBS.split()
 

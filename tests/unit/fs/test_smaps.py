@@ -248,11 +248,16 @@ def test_huge_pages_need_advice_and_an_aligned_block(process):
     process.mmap(AT, 2 * mib2, RW, ANON | MAP_FIXED)
     vma = process.vmas()[0]
     assert smaps(process)["THPeligible"] == 0
-    assert hugepage_vma_check(vma, smaps=True, enabled="always")
-    assert not hugepage_vma_check(vma, enabled="always")  # khugepaged: nothing was ever written
+    thp = process.kernel.mm_ctx.thp
+    thp.enabled = "always"
+    assert hugepage_vma_check(vma, smaps=True)
+    assert not hugepage_vma_check(vma)  # khugepaged: nothing was ever written
+    thp.enabled = "madvise"
     process.madvise(AT, 2 * mib2, MADV_HUGEPAGE)
     assert smaps(process)["THPeligible"] == 1
-    assert not hugepage_vma_check(process.vmas()[0], smaps=True, enabled="never")
+    thp.enabled = "never"
+    assert smaps(process)["THPeligible"] == 0
+    thp.enabled = "madvise"
     process.munmap(AT + 4096, mib2)  # both ends of the hole cut a block
     assert smaps(process)["THPeligible"] == 0
     assert smaps(process, AT + 4096 + mib2)["THPeligible"] == 0

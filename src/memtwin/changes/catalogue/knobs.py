@@ -121,6 +121,12 @@ KNOBS: tuple[Knob, ...] = (
         "post-pageout-keeps-young", "madvise", _TO_6_12, "MADV_PAGEOUT keeps the accessed bits of pages that cannot go"
     ),
     _switch("post-process-madvise-self", "madvise", _TO_6_18, "process_madvise on oneself accepts every advice"),
+    _switch(
+        "post-pt-reclaim",
+        "madvise",
+        "6.14",
+        "MADV_DONTNEED frees page tables that it leaves empty, so that the next fault there may map a huge page",
+    ),
     _switch("post-madv-guard", "madvise", "6.13", "MADV_GUARD_INSTALL and MADV_GUARD_REMOVE, and pagemap bit 58"),
     _switch(
         "post-guard-flag",
@@ -130,6 +136,44 @@ KNOBS: tuple[Knob, ...] = (
     ),
     _switch(
         "post-move-pages-enoent", "migrate", _TO_6_12, "a move_pages query says ENOENT for an empty entry, not EFAULT"
+    ),
+    # huge pages
+    _switch(
+        "post-thp-zero-write-alloc",
+        "thp",
+        _TO_6_18,
+        "a write to the huge zero page maps a new huge page; before, the leaf is split and one small page copied",
+    ),
+    _switch(
+        "post-thp-split-zeropage",
+        "thp",
+        _TO_6_12,
+        "splitting a huge page maps the zero page instead of its pages that hold only zeroes",
+    ),
+    _switch(
+        "post-thp-mm-exclusive",
+        "thp",
+        _TO_6_18,
+        "a write through a small entry of a huge page reuses it if only this address space maps the huge page; before, "
+        "only if nothing else at all does",
+    ),
+    _switch(
+        "post-thp-advice-batch",
+        "thp",
+        _TO_6_12,
+        "MADV_FREE, COLD and PAGEOUT leave a huge page whole that small entries map and the range covers",
+    ),
+    _switch(
+        "post-thp-deferred-partial",
+        "thp",
+        _TO_6_12,
+        "a huge page whose small entries all go in one step is not queued for splitting before it is freed",
+    ),
+    _switch(
+        "post-thp-collapse-readonly",
+        "thp",
+        _TO_6_18,
+        "MADV_COLLAPSE and khugepaged collapse pages that no entry may write; before, EINVAL",
     ),
     # hugetlb
     _switch(

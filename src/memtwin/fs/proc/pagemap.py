@@ -75,12 +75,21 @@ class _Pagemap:
             self.out[(batch.page_addr().ravel() - self._start) >> 12] = words
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """A huge leaf reads as the pages it maps, as far as the range reaches."""
+        """A huge leaf reads as the pages it maps, as far as the range reaches. Linux takes them all for mapped once if
+        the first one is.
+        """
         entry = self._mm.ctx.ram.q[index]
         entries = np.uint64(entry) + (np.arange(1 << order, dtype=np.uint64) << np.uint64(12))
         at = (addr - self._start) >> 12
         first, last = max(at, 0), min(at + (1 << order), len(self.out))
         self.out[first:last] = self._words(entries[first - at : last - at])
+        vec = self._mm.ctx.pages.vec
+        if not entry & SPECIAL and vec.mapcount[(entry & PFN_MASK) >> 12] == 1:
+            self.out[first:last] |= np.uint64(PM_MMAP_EXCLUSIVE)
+        elif not entry & SPECIAL:
+            self.out[first:last] &= np.uint64(~PM_MMAP_EXCLUSIVE & (1 << 64) - 1)
+        if entry & SPECIAL:
+            self.out[first:last] |= np.uint64(PM_FILE)  # what is not anonymous counts as a file here
 
     def _words(self, entries: Words) -> Words:
         """What the file shows for these entries of page tables."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memtwin.mm.huge_split import wp_can_reuse_huge
 from memtwin.mm.page import PG_ANON_EXCLUSIVE
 from memtwin.mm.rmap import folio_move_anon_rmap
 
@@ -25,6 +26,11 @@ def may_reuse_inline(ctx: MmContext, vma: VmArea, page: int) -> bool:
     pages = ctx.pages
     folio = pages.head(page)
     if not pages.flags[page] & PG_ANON_EXCLUSIVE:
+        if pages.comp_order[page] and ctx.thp_mm_exclusive:
+            if not wp_can_reuse_huge(vma.mm, page):
+                return False
+            pages.flags[page] |= PG_ANON_EXCLUSIVE
+            return True
         if pages.refcount[folio] > 1:
             return False
         if not ctx.folio_locks.trylock(folio):

@@ -13,9 +13,8 @@ from memtwin.verify.actions.advice import (
     guarded,
     locked_and_dropped,
     punch,
-    seal,
 )
-from memtwin.verify.actions.attributes import madvise, mbind, mprotect, msync, prctl, there_and_back
+from memtwin.verify.actions.attributes import madvise, mbind, mprotect, mseal, msync, prctl, there_and_back
 from memtwin.verify.actions.faults import (
     access,
     beyond_the_file,
@@ -40,6 +39,7 @@ from memtwin.verify.actions.mapping import (
     munmap,
     new_file,
     remap_file_pages,
+    two_files,
 )
 from memtwin.verify.actions.moving import move_there_and_back, mremap
 from memtwin.verify.actions.pages import below_stack_like, touch, zap
@@ -80,6 +80,7 @@ __all__ = [
     "moves_near_map_limit",
     "mprotect",
     "mremap",
+    "mseal",
     "msync",
     "munmap",
     "near_map_limit",
@@ -89,10 +90,10 @@ __all__ = [
     "punch",
     "read_then_write",
     "remap_file_pages",
-    "seal",
     "sysctl",
     "there_and_back",
     "touch",
+    "two_files",
     "two_userfaultfds",
     "userfaultfd",
     "wiped",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from memtwin.verify.generate import WINDOW, Author
 from memtwin.verify.layout import Area
 
-__all__ = ["advise_pages", "free_and_page_out", "guard", "guarded", "locked_and_dropped", "punch", "seal"]
+__all__ = ["advise_pages", "free_and_page_out", "guard", "guarded", "locked_and_dropped", "punch"]
 
 _ADVICE = {
     "dontneed": 14,
@@ -122,11 +122,3 @@ def locked_and_dropped(author: Author) -> None:
             author.write(f"madvise {other} {author.pick(_ADVICE)}")
     if author.chance(0.6):
         author.write(f"munlock {at}")
-
-
-def seal(author: Author) -> None:
-    """Sealed memory: advice that would lose what is read-only is refused."""
-    at = author.target()
-    if "0x7ff" in at.length or "0-" in at.length:
-        return
-    author.write(f"mseal {at}")

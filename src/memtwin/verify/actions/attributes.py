@@ -7,7 +7,7 @@ from memtwin.verify.actions.pages import touch
 from memtwin.verify.actions.words import PROT
 from memtwin.verify.generate import Author
 
-__all__ = ["madvise", "mbind", "mprotect", "msync", "prctl", "there_and_back"]
+__all__ = ["madvise", "mbind", "mprotect", "mseal", "msync", "prctl", "there_and_back"]
 
 _ADVICE = {
     "random": 6.0,
@@ -84,6 +84,13 @@ def madvise(author: Author) -> None:
     if "0x7ff" in at.length:  # goes on behind holes, up to what the program itself stands on
         return
     author.write(f"{'process_madvise' if author.chance(0.04) else 'madvise'} {at} {advice}")
+
+
+def mseal(author: Author) -> None:
+    """Seal something: nothing changes it any more, so not often."""
+    at = author.target()
+    if "0x7ff" not in at.length:
+        author.write(f"mseal {at}{author.pick({'': 30, ' 0': 2, ' 1': 1})}")
 
 
 def mbind(author: Author) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "munmap",
     "new_file",
     "remap_file_pages",
+    "two_files",
 ]
 
 
@@ -157,6 +158,22 @@ def mmap_file(author: Author) -> None:
     author.write(f"mmap B+{start}p {pages}p {prot} {kind}|{how} ${var} {at}")
     author.layout.map(Area(start, start + pages, "file", prot))
     return None
+
+
+def two_files(author: Author) -> None:
+    """Neighbours whose offsets go on, of the same file or of two: only the file parts them."""
+    first, second = author.name("f"), author.name("f")
+    for var in (first, second):
+        author.write(f"{var}=memfd {author.name('t')}")
+        author.write(f"ftruncate ${var} 8p")
+        author.files.append((var, 8))
+    start, left, right = author.rng.randrange(WINDOW - 12), author.small(), author.small()
+    kind, prot = author.pick({"private": 1, "shared": 1}), author.pick(PROT)
+    author.write(f"mmap {author.pages_at(start, left)} {prot} {kind}|fixed ${first} 0")
+    other = second if author.chance(0.7) else first
+    author.write(f"mmap {author.pages_at(start + left, right)} {prot} {kind}|fixed ${other} {left}p")
+    author.layout.map(Area(start, start + left + right, "file", prot))
+    author.write("dump maps")
 
 
 def munmap(author: Author) -> None:

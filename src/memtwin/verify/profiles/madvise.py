@@ -23,7 +23,7 @@ PROFILE = Profile(
         actions.free_and_page_out: 4,
         actions.punch: 3,
         actions.locked_and_dropped: 2,
-        actions.seal: 1,
+        actions.mseal: 1,
         actions.mincore: 4,
         actions.mprotect: 8,
         actions.munmap: 4,

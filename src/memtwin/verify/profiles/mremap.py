@@ -26,9 +26,15 @@ PROFILE = Profile(
         actions.mlock: 3,
         actions.brk: 1,
         actions.mbind: 0.7,
+        actions.sysctl: 0.7,
         actions.userfaultfd: 0.7,
         actions.limits: 0.7,
         actions.fork: 0.8,
     },
-    openings={actions.near_map_limit: 0.008, actions.moves_near_map_limit: 0.012, actions.with_limits: 0.05},
+    openings={
+        actions.near_map_limit: 0.008,
+        actions.moves_near_map_limit: 0.012,
+        actions.with_limits: 0.05,
+        actions.with_sysctl: 0.02,
+    },
 )

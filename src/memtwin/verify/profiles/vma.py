@@ -16,6 +16,7 @@ PROFILE = Profile(
         actions.mmap_wrong: 1.5,
         actions.mmap_file: 5,
         actions.new_file: 1,
+        actions.two_files: 0.5,
         actions.fill_between: 1.2,
         actions.two_userfaultfds: 0.6,
         actions.munmap: 11,

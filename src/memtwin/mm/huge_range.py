@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What operations on ranges do to a huge leaf (Linux: zap_huge_pmd, copy_huge_pmd, change_huge_pmd, move_huge_pmd,
+madvise_free_huge_pmd in mm/huge_memory.c): the ``huge`` methods of the range operations end here.
+
+The operations split beforehand what their range would cut (``split_range_ends``), so that every leaf seen here lies
+wholly in the range.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PMD_SIZE, PRESENT, PROT_NONE, RW, SPECIAL
+from memtwin.mm.huge_mm import HPAGE_PMD_NR
+from memtwin.mm.huge_rmap import add_huge_rmap, remove_huge_rmap
+from memtwin.mm.huge_split import huge_leaf, maybe_shared, split_huge_page, vma_adjust_trans_huge
+from memtwin.mm.page import PG_ANON_EXCLUSIVE
+from memtwin.mm.page_table import LeafRows
+
+if TYPE_CHECKING:
+    from memtwin.mm.mm_types import MmStruct
+
+__all__ = [
+    "change_huge_pmd",
+    "copy_huge_pmd",
+    "move_huge_pmd",
+    "split_folios_for_advice",
+    "split_range_ends",
+    "zap_huge_pmd",
+]
+
+
+def split_range_ends(mm: MmStruct, start: int, end: int) -> None:
+    """Split the huge leaves that [start, end) cuts."""
+    vma_adjust_trans_huge(mm, start, end)
+
+
+def zap_huge_pmd(mm: MmStruct, index: int, addr: int) -> int:
+    """Empty the huge leaf; the head of the page whose reference is the caller's to drop, 0 for the huge zero page."""
+    ctx = mm.ctx
+    entry = ctx.ram.q[index]
+    ctx.pt.pte_free(mm, ctx.pt.clear_huge(mm, addr, index))
+    if entry & SPECIAL:
+        return 0
+    head = (entry & PFN_MASK) >> 12
+    if entry & DIRTY:
+        ctx.pages.vec.nonzero[head : head + HPAGE_PMD_NR] = 1
+    if not entry & NX:
+        for pfn in range(head, head + HPAGE_PMD_NR):
+            ctx.tlb.note_frame_changed(pfn)
+    remove_huge_rmap(ctx, head)
+    mm.rss_anon -= HPAGE_PMD_NR
+    return head
+
+
+def copy_huge_pmd(old: MmStruct, new: MmStruct, index: int, addr: int, forgotten: int) -> None:
+    """Let ``new`` map what the huge leaf of ``old`` maps: neither may write any more. ``forgotten``: bits that the copy
+    has not. Raises OSError ENOMEM.
+    """
+    ctx = old.ctx
+    q = ctx.ram.q
+    table = ctx.pt.pte_alloc_one(new)
+    target = ctx.pt.pmd_alloc(new, addr) if table else 0
+    if not target:
+        if table:
+            ctx.pt.pte_free(new, table)
+        raise OSError(errno.ENOMEM, "fork: no memory for page tables")
+    entry = q[index] & ~RW
+    q[index] = entry
+    if entry & SPECIAL:
+        ctx.thp.get_huge_zero_page(new)
+    else:
+        head = (entry & PFN_MASK) >> 12
+        add_huge_rmap(ctx, head)
+        ctx.pages.flags[head] &= ~PG_ANON_EXCLUSIVE
+        new.rss_anon += HPAGE_PMD_NR
+    ctx.pt.set_huge(new, addr, target, entry & ~forgotten, table)
+
+
+def change_huge_pmd(mm: MmStruct, index: int, protection: int, bits: int, upgrade: bool) -> bool:
+    """Give the huge leaf ``protection``, which decides ``bits``; with ``upgrade`` an exclusive page becomes writable at
+    once. Whether the leaf changed.
+    """
+    q = mm.ctx.ram.q
+    entry = q[index]
+    new = entry & ~bits | protection
+    if upgrade and not entry & SPECIAL and mm.ctx.pages.flags[(entry & PFN_MASK) >> 12] & PG_ANON_EXCLUSIVE:
+        new |= RW
+    if protection & (PRESENT | NX) == PRESENT and protection & PROT_NONE == 0:
+        head = (entry & PFN_MASK) >> 12
+        for pfn in range(head, head + HPAGE_PMD_NR):
+            mm.ctx.tlb.note_frame_changed(pfn)
+            mm.ctx.tlb.note_executable(pfn)
+    q[index] = new
+    return new != entry
+
+
+def move_huge_pmd(mm: MmStruct, index: int, addr: int, target: int) -> bool:
+    """Take the huge leaf to ``target``, which is aligned; False where a table with entries is in the way (the caller
+    splits the leaf). Raises OSError ENOMEM.
+    """
+    pt = mm.ctx.pt
+    at = pt.pmd_alloc(mm, target)
+    if not at:
+        raise OSError(errno.ENOMEM, "mremap: no memory for page tables")
+    if target >> 21 in mm.pte_tables:
+        table = mm.pte_tables[target >> 21] >> 9
+        if mm.ctx.pages.private[table]:
+            return False
+        pt.pte_free(mm, pt.remove_table(mm, target, at))
+    entry = mm.ctx.ram.q[index]
+    table = pt.clear_huge(mm, addr, index)
+    pt.set_huge(mm, target, at, entry, table)
+    return True
+
+
+# -- MADV_FREE, MADV_COLD, MADV_PAGEOUT -----------------------------------------------------------------------------
+
+
+class _LargeFolios:
+    """Heads of the huge pages that small entries of a range map, and how many entries (a RangeOp that only reads)."""
+
+    def __init__(self, mm: MmStruct) -> None:
+        self._ctx = mm.ctx
+        self.heads: dict[int, int] = {}
+
+    def few(self, index: int, count: int, addr: int) -> None:
+        """A handful of entries of one table."""
+        comp_order = self._ctx.pages.comp_order
+        for entry in self._ctx.ram.q[index : index + count]:
+            if entry & PRESENT and not entry & SPECIAL:
+                pfn = (entry & PFN_MASK) >> 12
+                order = comp_order[pfn]
+                if order:
+                    head = pfn >> order << order
+                    self.heads[head] = self.heads.get(head, 0) + 1
+
+    def rows(self, batch: LeafRows) -> None:
+        """Whole tables."""
+        for table in batch.table.tolist():
+            self.few((table << 9) + batch.lo, batch.hi - batch.lo, 0)
+
+    def huge(self, index: int, order: int, addr: int) -> None:
+        """A leaf, which the range covers wholly, needs no split; the ends were looked at before."""
+
+
+def split_folios_for_advice(mm: MmStruct, start: int, end: int) -> None:
+    """MADV_FREE, MADV_COLD and MADV_PAGEOUT act on whole pages: split the huge *pages* (not only the leaves) that the
+    range covers in part. One that others map too stays as it is, and the advice leaves its leaf alone.
+
+    6.7 splits every huge page that small entries map; later kernels (post-thp-advice-batch) only those that the range
+    does not cover wholly.
+    """
+    ctx = mm.ctx
+    if not ctx.thp.folios:
+        return
+    for edge in (start, end):
+        index = huge_leaf(mm, edge) if edge & (PMD_SIZE - 1) else 0
+        if index and not ctx.ram.q[index] & SPECIAL:
+            head = (ctx.ram.q[index] & PFN_MASK) >> 12
+            if not maybe_shared(ctx, head):
+                split_huge_page(ctx, head)
+    folios = _LargeFolios(mm)
+    ctx.pt.walk_range(mm, start, end, folios)
+    for head, entries in folios.heads.items():
+        if not maybe_shared(ctx, head) and not (ctx.thp_advice_batch and entries == HPAGE_PMD_NR):
+            split_huge_page(ctx, head)
