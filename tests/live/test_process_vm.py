@@ -329,3 +329,44 @@ def test_huge_pages(sides):
         pytest.skip("no transparent huge pages")
     live, twin = (_huge(side) for side in sides)
     assert live == twin
+
+
+# -- where pages are --------------------------------------------------------------------------------------------------
+
+MOVE_PAGES = 279
+
+
+def _where(side, addrs, **other):
+    """(answer, states) of one query; 77 is what nobody wrote over."""
+    count = len(addrs)
+    side.write(VECTORS, struct.pack(f"<{count}Q", *addrs))
+    side.write(VECTORS + PAGE, struct.pack(f"<{count}i", *[77] * count))
+    result = side.call(
+        MOVE_PAGES,
+        other.get("pid", 0),
+        other.get("count", count),
+        other.get("pages", VECTORS),
+        0,
+        other.get("status", VECTORS + PAGE),
+        other.get("flags", 0),
+    )
+    return result, struct.unpack(f"<{count}i", side.read(VECTORS + PAGE, 4 * count))
+
+
+def test_where_pages_are(sides):
+    def run(side):
+        prepare(side)
+        side.read(LOCAL)
+        side.write(LOCAL + PAGE, b"x")
+        addrs = [LOCAL, LOCAL + PAGE, LOCAL + PAGE + 5, LOCAL + 2 * PAGE, HOLE, 0, 0x7FFF_FFFF_FFFF, 1 << 63, SHARED]
+        seen = [_where(side, addrs), _where(side, addrs * 5)]
+        side.mprotect(LOCAL, 64, PROT_NONE)
+        seen.append(_where(side, addrs))
+        seen += [_where(side, addrs[:1], flags=flags) for flags in (1, 2, 4, 6, 8)]
+        seen += [_where(side, addrs[:1], pid=pid) for pid in (side.pid, 999_999, (1 << 64) - 1)]
+        seen += [_where(side, addrs[:1], **{which: 8}) for which in ("pages", "status")]
+        seen.append(_where(side, addrs[:1], count=0))
+        return seen
+
+    live, twin = (run(side) for side in sides)
+    assert live == twin
