@@ -20,6 +20,7 @@ from memtwin.mm.mm_types import (
     VM_DONTCOPY,
     VM_LOCKED,
     VM_LOCKONFAULT,
+    VM_MAYBE_GUARD,
     VM_NOHUGEPAGE,
     VM_UFFD_FLAGS,
     VM_WIPEONFORK,
@@ -134,7 +135,7 @@ def _dup_vma(kernel: Kernel, mas: MaState, old: MmStruct, new: MmStruct, vma: Vm
         copy.file.mapping.mapped(ctx)
     if copy.vm_ops is not None:
         copy.vm_ops.open(copy)
-    if vma.anon_vma is not None and not copy.flags & VM_WIPEONFORK:
+    if (vma.anon_vma is not None or vma.flags & VM_MAYBE_GUARD) and not copy.flags & VM_WIPEONFORK:
         copy_page_range(old, new, vma)
 
 
