@@ -11,7 +11,7 @@ import errno
 
 import numpy as np
 
-from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PMD_SHIFT, PRESENT, RW, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, NX, PFN_MASK, PMD_SHIFT, PRESENT, RW, SPECIAL
 from memtwin.mm.huge_memory import hugepage_vma_check, transhuge_vma_suitable
 from memtwin.mm.memory import denied_by_pkey, fault_is_permitted, handle_mm_fault
 from memtwin.mm.mm_types import (
@@ -97,7 +97,7 @@ def _populate_area(mm: MmStruct, vma: VmArea, start: int, end: int, write: bool)
         if not ctx.pt.pte_alloc_range(mm, start, end):
             raise OSError(errno.ENOMEM, "populate: no memory for page tables")
         ctx.pt.walk_range(mm, start, end, filler)
-        ctx.pt.walk_range(mm, start, end, _MarkAccessed(mm, locked=bool(vma.flags & VM_LOCKED)))
+        ctx.pt.walk_range(mm, start, end, _MarkAccessed(mm, locked=bool(vma.flags & VM_LOCKED), write=write))
     finally:
         ctx.events.pgfault += filler.faults
         if mm.owner is not None:
@@ -216,9 +216,10 @@ class _MarkAccessed:
     The first time sets PG_referenced; the second makes an evictable page active instead.
     """
 
-    __slots__ = ("_locked", "_pages", "_q")
+    __slots__ = ("_locked", "_pages", "_q", "_write")
 
-    def __init__(self, mm: MmStruct, *, locked: bool) -> None:
+    def __init__(self, mm: MmStruct, *, locked: bool, write: bool) -> None:
+        self._write = write
         self._q = mm.ctx.ram.q
         self._pages = mm.ctx.pages
         self._locked = locked
@@ -249,7 +250,6 @@ class _MarkAccessed:
         flags[pfns[again]] = old[again] & np.uint32(~PG_REFERENCED & 0xFFFFFFFF) | np.uint32(PG_ACTIVE)
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """A huge leaf counts as one page."""
-        entry = self._q[index]
-        if entry & (PRESENT | SPECIAL) == PRESENT:
-            mark_page_accessed(self._pages, (entry & PFN_MASK) >> 12, locked=self._locked)
+        """Only the leaf is marked, and on x86 only for a write."""
+        if self._write:
+            self._q[index] |= ACCESSED | DIRTY

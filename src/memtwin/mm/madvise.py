@@ -277,8 +277,8 @@ def _remove(vma: VmArea, start: int, end: int) -> None:
 
 
 def _age(mm: MmStruct, start: int, end: int, bits: int) -> None:
-    split_folios_for_advice(mm, start, end)
     clear = _ClearBits(mm, bits, start, end)
+    clear.left_alone = split_folios_for_advice(mm, start, end, free=bool(bits & DIRTY))
     mm.ctx.pt.walk_range(mm, start, end, clear)
     if clear.changed:
         mm.tlb.flush(clear.changed)
@@ -292,12 +292,14 @@ class _ClearBits:
     PG_referenced too.
     """
 
-    __slots__ = ("_bits", "_ctx", "_end", "_start", "changed")
+    __slots__ = ("_bits", "_ctx", "_end", "_start", "changed", "left_alone")
 
     def __init__(self, mm: MmStruct, bits: int, start: int, end: int) -> None:
         self._ctx = mm.ctx
         self._start = start
         self._end = end
+        #: Heads of huge pages whose small entries stay as they are.
+        self.left_alone: list[int] = []
         self._bits = bits
         self.changed = 0
 
@@ -309,6 +311,8 @@ class _ClearBits:
             if entry & (PRESENT | SPECIAL) != PRESENT:
                 continue
             pfn = (entry & PFN_MASK) >> 12
+            if pages.comp_order[pfn] and pages.head(pfn) in self.left_alone:
+                continue
             if not self._bits & DIRTY:
                 pages.flags[pfn] &= ~PG_REFERENCED
             else:
@@ -327,6 +331,9 @@ class _ClearBits:
         entries = batch.gather()
         vec = self._ctx.pages.vec
         page = (entries & np.uint64(PRESENT | SPECIAL)) == np.uint64(PRESENT)
+        if self.left_alone:
+            heads = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64) >> 9 << 9
+            page &= ~np.isin(heads, self.left_alone)
         if self._bits & DIRTY:
             pfns = ((entries[page] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
             page_dirty = (vec.flags[pfns] & np.uint32(PG_DIRTY)) != 0
