@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Experiment ``thp-huge-fault-eligibility``: which areas may have huge pages, asked by a fault, by smaps, by khugepaged.
+"""Experiment ``thp-huge-fault-eligibility``: who may have huge pages, asked by a fault, by smaps, by khugepaged.
 
 A device file offers ``fault`` and ``huge_fault``, which maps 2 MiB of its memory with one leaf. It is mapped 2 MiB
 aligned, as a mixed map, and all of its 512 pages are touched. Before the change its ``huge_fault`` is never called.

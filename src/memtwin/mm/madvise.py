@@ -21,6 +21,7 @@ from memtwin.mm.gup import faultin_page_range
 from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_SIZE
 from memtwin.mm.huge_range import split_folios_for_advice
 from memtwin.mm.huge_split import maybe_shared
+from memtwin.mm.khugepaged import madvise_collapse
 from memtwin.mm.ksm import NEVER_MERGEABLE
 from memtwin.mm.mm_types import (
     VM_DONTCOPY,
@@ -83,7 +84,7 @@ _PROCESS_ADVICE: Final = frozenset({mman.MADV_COLD, mman.MADV_PAGEOUT, mman.MADV
 #: Longest range that one element of an I/O vector names, and where user memory ends.
 _MAX_RW_COUNT: Final = 0x7FFFF000
 USER_LIMIT: Final = 0x7FFFFFFFF000
-_NOT_MODELLED: Final = frozenset({mman.MADV_HWPOISON, mman.MADV_SOFT_OFFLINE, mman.MADV_COLLAPSE})
+_NOT_MODELLED: Final = frozenset({mman.MADV_HWPOISON, mman.MADV_SOFT_OFFLINE})
 _GUARDS: Final = frozenset({mman.MADV_GUARD_INSTALL, mman.MADV_GUARD_REMOVE})
 
 
@@ -115,6 +116,8 @@ def do_madvise(mm: MmStruct, start: int, length: int, advice: int) -> None:
         _with_lock(
             mm.mmap_lock.down_read, mm.mmap_lock.up_read, lambda: faultin_page_range(mm, start, end, write=write)
         )
+    elif advice == mman.MADV_COLLAPSE:
+        _with_lock(mm.mmap_lock.down_write, mm.mmap_lock.up_write, lambda: madvise_collapse(mm, start, end))
     else:
         _with_lock(mm.mmap_lock.down_read, mm.mmap_lock.up_read, lambda: _act_on_pages(mm, start, end, advice))
 
