@@ -396,7 +396,7 @@ class Process:
     def fstat(self, fd: int) -> tuple[int, int]:
         """(size in bytes, blocks of 512 bytes). Raises OSError EBADF."""
         inode = self._memory_file(fd, even_path=True).inode
-        return inode.size, len(inode.mapping.folios) * 8
+        return 0 if isinstance(inode, DevZero) else inode.size, len(inode.mapping.folios) * 8
 
     def add_seals(self, fd: int, seals: int) -> None:
         """fcntl(F_ADD_SEALS). Raises OSError EBADF, EINVAL, EPERM, EBUSY."""

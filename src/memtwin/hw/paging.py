@@ -36,6 +36,12 @@ SWAP_TYPE_SHIFT: Final = 2
 SWAP_TYPE_MASK: Final = 31
 SWAP_OFFSET_SHIFT: Final = 12
 PTE_MARKER_TYPE: Final = 31  #: the type of a PTE marker (userfaultfd write protection of an empty entry, poison)
+#: What the offset of a marker says.
+PTE_MARKER_UFFD_WP: Final = 1
+PTE_MARKER_POISONED: Final = 2
+PTE_MARKER_GUARD: Final = 4
+#: The entry of a guard page (MADV_GUARD_INSTALL).
+GUARD_ENTRY: Final = SWAP_ENTRY | PTE_MARKER_TYPE << SWAP_TYPE_SHIFT | PTE_MARKER_GUARD << SWAP_OFFSET_SHIFT
 PROT_NONE: Final = 1 << 8  #: a page is there but no access is allowed: PRESENT is clear, the frame bits are valid
 
 #: Frame bits of an entry (52-bit physical addresses).

@@ -20,6 +20,7 @@ from memtwin.mm.mm_types import (
     VM_DONTCOPY,
     VM_LOCKED,
     VM_LOCKONFAULT,
+    VM_MAYBE_GUARD,
     VM_NOHUGEPAGE,
     VM_UFFD_FLAGS,
     VM_WIPEONFORK,
@@ -135,7 +136,7 @@ def _dup_vma(kernel: Kernel, mas: MaState, old: MmStruct, new: MmStruct, vma: Vm
         copy.file.mapping.mapped(ctx)
     if copy.vm_ops is not None:
         copy.vm_ops.open(copy)
-    if vma.anon_vma is not None and not copy.flags & VM_WIPEONFORK:
+    if (vma.anon_vma is not None or vma.flags & VM_MAYBE_GUARD) and not copy.flags & VM_WIPEONFORK:
         copy_page_range(old, new, vma)
 
 
@@ -150,7 +151,8 @@ def _new_area(new: MmStruct, vma: VmArea) -> VmArea:
     if uffd is not None and not (uffd.features or 0) & uf.UFFD_FEATURE_EVENT_FORK:
         copy.uffd_ctx = None
         flags &= ~VM_UFFD_FLAGS
-    copy.set_flags(flags)
+    if flags != copy.flags:
+        copy.set_flags(flags)
     if not flags & VM_WIPEONFORK and not anon_vma_fork(ctx, copy, vma):
         ctx.vma_cache.free(slab)
         raise OSError(errno.ENOMEM, "fork: no memory for an anon_vma")

@@ -103,9 +103,11 @@ class MmContext:
         "fault_stats",
         "features",
         "folio_locks",
+        "guard_flag",
         "gup_internal_flags",
         "gup_vma_never_null",
         "gup_zero_pin_is_error",
+        "madv_guard",
         "majflt_tried",
         "map_stack_nohugepage",
         "maple_cache",
@@ -133,6 +135,7 @@ class MmContext:
         "node_stats",
         "overcommit_log_bytes",
         "page_alloc",
+        "pageout_keeps_young",
         "pages",
         "pku",
         "populate_stop_at_hole",
@@ -265,6 +268,9 @@ class MmContext:
         self.mremap_dontunmap_locked = has("post-mremap-dontunmap-locked")
         self.populate_stop_at_hole = has("post-populate-stop-at-hole")
         self.process_madvise_self = has("post-process-madvise-self")
+        self.madv_guard = has("post-madv-guard")
+        self.guard_flag = has("post-guard-flag")
+        self.pageout_keeps_young = has("post-pageout-keeps-young")
         self.pt_reclaim = has("post-pt-reclaim")
         self.mseal = has("post-mseal")
         self.uffd_unregister_own = has("post-uffd-unregister-own")

@@ -103,16 +103,19 @@ class AddressSpace:
 
     def drop_from(self, ctx: MmContext, first: int) -> None:
         """Remove the pages from index ``first`` on; nothing maps them any more."""
-        pages = ctx.pages
         for index in sorted(index for index in self.folios if index >= first):
-            pfn = self.folios.pop(index)
-            stat = ctx.node_stat(pfn)
-            stat.nr_file_pages -= 1
-            if self.shmem:
-                stat.nr_shmem -= 1
-            pages.flags[pfn] &= PG_LOCKED  # a disk may still be filling it
-            pages.mapping[pfn] = 0
-            ctx.page_alloc.put_page(pfn)
+            self.drop(ctx, index)
+
+    def drop(self, ctx: MmContext, index: int) -> None:
+        """Remove the page at ``index``, which nothing maps any more."""
+        pfn = self.folios.pop(index)
+        stat = ctx.node_stat(pfn)
+        stat.nr_file_pages -= 1
+        if self.shmem:
+            stat.nr_shmem -= 1
+        ctx.pages.flags[pfn] &= PG_LOCKED  # a disk may still be filling it
+        ctx.pages.mapping[pfn] = 0
+        ctx.page_alloc.put_page(pfn)
 
     def get_folio(self, ctx: MmContext, index: int) -> int:
         """The page at ``index``, read at once if it is not there; its pfn, or 0 without memory. The cache keeps the

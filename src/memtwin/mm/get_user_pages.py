@@ -16,7 +16,6 @@ import errno
 from typing import TYPE_CHECKING, Final
 
 from memtwin.hw.paging import DIRTY, PFN_MASK, PRESENT, PROT_NONE, RW, SPECIAL
-from memtwin.mm.gup import mark_page_accessed
 from memtwin.mm.huge_rmap import folio_put
 from memtwin.mm.memory import handle_mm_fault
 from memtwin.mm.memory_failure import EHWPOISON
@@ -32,7 +31,7 @@ from memtwin.mm.mm_types import (
     MmStruct,
     VmArea,
 )
-from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY
+from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, mark_page_accessed
 from memtwin.mm.vm_fault import (
     FAULT_FLAG_ALLOW_RETRY,
     FAULT_FLAG_INTERRUPTIBLE,

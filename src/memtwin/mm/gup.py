@@ -11,29 +11,30 @@ import errno
 
 import numpy as np
 
-from memtwin.hw.paging import ACCESSED, DIRTY, NX, PFN_MASK, PMD_SHIFT, PRESENT, RW, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, GUARD_ENTRY, NX, PFN_MASK, PMD_SHIFT, PRESENT, RW, SPECIAL
 from memtwin.mm.huge_memory import hugepage_vma_check, transhuge_vma_suitable
-from memtwin.mm.memory import denied_by_pkey, fault_is_permitted, handle_mm_fault
+from memtwin.mm.memory import denied_by_pkey, handle_mm_fault
 from memtwin.mm.mm_types import (
     VM_ACCESS_FLAGS,
     VM_IO,
     VM_LOCKED,
     VM_LOCKONFAULT,
     VM_PFNMAP,
+    VM_READ,
     VM_SHARED,
     VM_UFFD_MISSING,
     VM_WRITE,
     MmStruct,
     VmArea,
 )
-from memtwin.mm.page import PG_ACTIVE, PG_REFERENCED, PageArrays
+from memtwin.mm.page import PG_ACTIVE, PG_DIRTY, PG_REFERENCED, mark_page_accessed
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_prepare
 from memtwin.mm.set_pte import ANON_FLAGS, GFP_ANON
-from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_OOM, VM_FAULT_SIGBUS
+from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV
 from memtwin.mm.vma import areas_in
 
-__all__ = ["faultin_page_range", "mark_page_accessed", "populate_vma_range"]
+__all__ = ["faultin_page_range", "populate_vma_range"]
 
 
 def populate_vma_range(mm: MmStruct, start: int, end: int, *, ignore_errors: bool) -> None:
@@ -75,7 +76,7 @@ def faultin_page_range(mm: MmStruct, start: int, end: int, *, write: bool) -> No
             if mm.ctx.populate_stop_at_hole:
                 raise hole
         stop = min(vma.end, end)
-        if vma.flags & (VM_IO | VM_PFNMAP) or not fault_is_permitted(vma, write, False):
+        if vma.flags & (VM_IO | VM_PFNMAP) or not vma.flags & (VM_WRITE if write else VM_READ):
             raise OSError(errno.EINVAL, "populate: the area does not permit the access")
         _populate_area(mm, vma, max(vma.start, start), stop, write)
         position = stop
@@ -97,17 +98,22 @@ def _populate_area(mm: MmStruct, vma: VmArea, start: int, end: int, write: bool)
         if not ctx.pt.pte_alloc_range(mm, start, end):
             raise OSError(errno.ENOMEM, "populate: no memory for page tables")
         ctx.pt.walk_range(mm, start, end, filler)
-        ctx.pt.walk_range(mm, start, end, _MarkAccessed(mm, locked=bool(vma.flags & VM_LOCKED), write=write))
+        filler.reached = end
     finally:
+        if filler.reached > start:
+            touch = _MarkAccessed(mm, locked=bool(vma.flags & VM_LOCKED), write=write)
+            ctx.pt.walk_range(mm, start, filler.reached, touch)
         ctx.events.pgfault += filler.faults
         if mm.owner is not None:
             mm.owner.min_flt += filler.faults
 
 
 class _Populate:
-    """Fills empty entries (a :class:`~memtwin.mm.page_table.RangeOp`). ``faults`` counts the pages that needed one."""
+    """Fills empty entries (a :class:`~memtwin.mm.page_table.RangeOp`). ``faults`` counts the pages that needed one;
+    ``reached``: the address that could not be populated, if an error ended it.
+    """
 
-    __slots__ = ("_bulk", "_end", "_mm", "_start", "_vma", "_write", "faults")
+    __slots__ = ("_bulk", "_end", "_mm", "_start", "_vma", "_write", "faults", "reached")
 
     def __init__(self, mm: MmStruct, vma: VmArea, write: bool, start: int, end: int) -> None:
         self._start = start
@@ -117,6 +123,7 @@ class _Populate:
         self._write = write
         self._bulk = vma.vm_ops is None and not vma.flags & VM_UFFD_MISSING
         self.faults = 0
+        self.reached = 0
 
     def huge_blocks(self, start: int, end: int) -> None:
         """One fault for each empty 2 MiB block of an area that may have huge pages."""
@@ -135,18 +142,22 @@ class _Populate:
                 self._fault(addr + (i << 12))
 
     def _fault(self, addr: int) -> None:
+        self.reached = addr
         result = handle_mm_fault(self._mm, self._vma, addr, FAULT_FLAG_WRITE if self._write else 0)
         if result & VM_FAULT_OOM:
             raise OSError(errno.ENOMEM, "populate: no memory")
-        if result & VM_FAULT_SIGBUS:
-            raise OSError(errno.EFAULT, "populate: beyond the end of the file")
+        if result & (VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV):
+            raise OSError(errno.EFAULT, "populate: beyond the end of the file, or a guard")
         self.faults += 1
 
     def rows(self, batch: LeafRows) -> None:
         """Whole tables: empty entries in one step, then whatever still does not permit the access one by one."""
         entries = batch.gather()
+        guards = np.flatnonzero(entries == np.uint64(GUARD_ENTRY))
         if self._bulk:
             empty = entries == 0
+            if len(guards):
+                empty.ravel()[guards[0] :] = False  # it ends there
             count = int(np.count_nonzero(empty))
             if count:
                 self._fill(batch, entries, empty, count)
@@ -154,7 +165,7 @@ class _Populate:
         rest = (entries & needed) != needed
         if rest.any():
             for addr in batch.page_addr()[rest].tolist():
-                self._fault(addr)
+                self._fault(addr)  # in order, so that a guard ends it
 
     def _fill(self, batch: LeafRows, entries: np.ndarray, empty: np.ndarray, count: int) -> None:
         """Map ``count`` fresh pages (or the zero page) where ``empty`` says; stops short when memory runs out."""
@@ -199,19 +210,9 @@ class _Populate:
             mm.ctx.pt.walk_range(mm, addr, min((addr >> PMD_SHIFT) + 1 << PMD_SHIFT, self._end), self)
 
 
-def mark_page_accessed(pages: PageArrays, pfn: int, *, locked: bool) -> None:
-    """The kernel looked at a page: the first time makes it referenced, the second active, unless it can not be evicted
-    (``locked``).
-    """
-    old = pages.flags[pfn]
-    if not old & PG_REFERENCED:
-        pages.flags[pfn] = old | PG_REFERENCED
-    elif not locked and not old & PG_ACTIVE:
-        pages.flags[pfn] = old & ~PG_REFERENCED | PG_ACTIVE
-
-
 class _MarkAccessed:
-    """What FOLL_TOUCH does to every page of the range, present before or not (a RangeOp): it counts as accessed.
+    """What FOLL_TOUCH does to every page of the range, present before or not (a RangeOp): it counts as accessed, and
+    as dirty if it is to be written and its entry is clean.
 
     The first time sets PG_referenced; the second makes an evictable page active instead.
     """
@@ -230,6 +231,8 @@ class _MarkAccessed:
             entry = self._q[i]
             if entry & (PRESENT | SPECIAL) == PRESENT:
                 head = self._pages.head((entry & PFN_MASK) >> 12)
+                if self._write and not entry & DIRTY:
+                    self._pages.flags[head] |= PG_DIRTY
                 mark_page_accessed(self._pages, head, locked=self._locked)
 
     def rows(self, batch: LeafRows) -> None:
@@ -238,6 +241,9 @@ class _MarkAccessed:
         entries = entries[(entries & np.uint64(PRESENT | SPECIAL)) == np.uint64(PRESENT)]
         pfns = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
         order = self._pages.vec.comp_order[pfns]
+        if self._write:
+            clean = (entries & np.uint64(DIRTY)) == 0
+            self._pages.vec.flags[pfns[clean] >> order[clean] << order[clean]] |= np.uint32(PG_DIRTY)
         if order.any():
             for head in (pfns[order != 0] >> order[order != 0] << order[order != 0]).tolist():
                 mark_page_accessed(self._pages, head, locked=self._locked)

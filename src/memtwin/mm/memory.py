@@ -16,6 +16,7 @@ from memtwin.errors import NotModelled
 from memtwin.hw.paging import (
     ACCESSED,
     DIRTY,
+    GUARD_ENTRY,
     NX,
     PKEY_MASK,
     PMD_SHIFT,
@@ -65,6 +66,7 @@ from memtwin.mm.vm_fault import (
     VM_FAULT_NOPAGE,
     VM_FAULT_OOM,
     VM_FAULT_RETRY,
+    VM_FAULT_SIGSEGV,
     VmFault,
 )
 from memtwin.mm.wp import do_page_mkwrite, do_wp_page, fault_dirty_shared_page
@@ -158,7 +160,9 @@ def _do_numa_page(vmf: VmFault) -> int:
 
 
 def _handle_pte_marker(vmf: VmFault) -> int:
-    """The entry remembers something about a page that is not there: write-protected by userfaultfd, or poisoned."""
+    """The entry remembers something about a page that is not there: write protection (userfaultfd), poison, a guard."""
+    if vmf.entry == GUARD_ENTRY:
+        return VM_FAULT_SIGSEGV
     raise NotModelled(f"a fault on a PTE marker, {vmf.entry:#x} at {vmf.address:#x}")
 
 

@@ -37,6 +37,7 @@ VM_MAYSHARE: Final = 0x80
 VM_GROWSDOWN: Final = 0x100
 VM_UFFD_MISSING: Final = 0x200
 VM_PFNMAP: Final = 0x400
+VM_MAYBE_GUARD: Final = 0x800  #: guard pages were installed at some time (later than 6.7)
 VM_UFFD_WP: Final = 0x1000
 VM_LOCKED: Final = 0x2000
 VM_IO: Final = 0x4000
@@ -74,6 +75,7 @@ FLAG_LETTERS: Final = {
     VM_GROWSDOWN: "gd",
     VM_UFFD_MISSING: "um",
     VM_PFNMAP: "pf",
+    VM_MAYBE_GUARD: "gu",
     VM_UFFD_WP: "uw",
     VM_LOCKED: "lo",
     VM_IO: "io",
@@ -105,6 +107,8 @@ FLAG_NAMES: Final = {
 
 VM_ACCESS_FLAGS: Final = VM_READ | VM_WRITE | VM_EXEC
 VM_UFFD_FLAGS: Final = VM_UFFD_MISSING | VM_UFFD_WP | VM_UFFD_MINOR
+#: Flags that never keep areas apart.
+VM_STICKY: Final = VM_SOFTDIRTY | VM_MAYBE_GUARD
 VM_SPECIAL: Final = VM_IO | VM_DONTEXPAND | VM_PFNMAP | VM_MIXEDMAP
 
 #: Pages kept free below a growing-down area (Linux: stack_guard_gap, default of the boot parameter).
@@ -251,8 +255,11 @@ class VmArea:
         return new
 
     def set_flags(self, flags: int) -> None:
-        """New VM_* flags, and the page protection that follows from them."""
+        """New VM_* flags, and the page protection that follows from them. An area that may have guards keeps saying so:
+        a merge may have brought it pages that do.
+        """
         self.start_write()
+        flags |= self.flags & VM_MAYBE_GUARD
         self.flags = flags
         self.page_prot = vm_get_page_prot(flags) if self.vm_ops is None else self.vma_page_prot(flags)
 

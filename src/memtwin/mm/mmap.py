@@ -58,7 +58,7 @@ from memtwin.mm.vma import (
     vma_merge_new_range,
     vma_resize,
 )
-from memtwin.mm.zap import zap_page_range
+from memtwin.mm.zap import has_recency, zap_page_range
 
 __all__ = ["do_brk", "do_mmap", "do_munmap", "exit_mmap", "expand_stack", "setup_arg_pages"]
 
@@ -360,7 +360,7 @@ def _unmap_region(mm: MmStruct, gone: list[VmArea], *, uncharge: bool = True) ->
             mm.hiwater_rss = mm.rss
         low, high = gone[0].start, gone[-1].end
         for vma in gone:
-            zap_page_range(mm, vma.start, vma.end)
+            zap_page_range(mm, vma.start, vma.end, recency=has_recency(vma))
         previous = MaState(mm.mm_mt, low, low).prev(0)
         following = find_vma(mm, high)
         floor = previous.end if previous is not None else 0

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from memtwin.hw.ram import lazy_array
 
-__all__ = ["PageArrays", "PageVectors"]
+__all__ = ["PageArrays", "PageVectors", "mark_page_accessed"]
 
 # Flag bits 0-21 have Linux's numbers (spec R13); the rest are memtwin's.
 PG_LOCKED: Final = 1 << 0
@@ -147,3 +147,14 @@ _FIELDS: Final = (
     ("nonzero", "u1"),
 )
 _VIEW_CODES: Final[dict[str, Literal["I", "i", "Q", "B"]]] = {"u4": "I", "i4": "i", "u8": "Q", "u1": "B"}
+
+
+def mark_page_accessed(pages: PageArrays, pfn: int, *, locked: bool) -> None:
+    """The kernel looked at a page: the first time makes it referenced, the second active, unless it can not be evicted
+    (``locked``).
+    """
+    old = pages.flags[pfn]
+    if not old & PG_REFERENCED:
+        pages.flags[pfn] = old | PG_REFERENCED
+    elif not locked and not old & PG_ACTIVE:
+        pages.flags[pfn] = old & ~PG_REFERENCED | PG_ACTIVE

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.mm.context import MmContext
-from memtwin.mm.mm_types import VM_ACCESS_FLAGS, VM_SOFTDIRTY, MmStruct, VmArea
+from memtwin.mm.mm_types import VM_ACCESS_FLAGS, VM_STICKY, MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE
 
 __all__ = [
@@ -85,7 +85,7 @@ def _compatible_for_sharing(a: VmArea, b: VmArea) -> bool:
         a.end == b.start
         and a.policy == b.policy
         and a.file is b.file
-        and not (a.flags ^ b.flags) & ~(VM_ACCESS_FLAGS | VM_SOFTDIRTY)
+        and not (a.flags ^ b.flags) & ~(VM_ACCESS_FLAGS | VM_STICKY)
         and b.pgoff == a.pgoff + a.pages
     )
 

@@ -13,14 +13,14 @@ from typing import Final
 from memtwin.abi.fcntl import F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE
 from memtwin.mm.context import MmContext
 from memtwin.mm.filemap import AddressSpace, FileVmOps
-from memtwin.mm.mm_types import VM_MAYWRITE, VM_SHARED, VM_UFFD_MINOR, VM_UFFD_MISSING
+from memtwin.mm.mm_types import VM_MAYWRITE, VM_SHARED, VM_UFFD_MINOR, VM_UFFD_MISSING, MappedFile
 from memtwin.mm.page import PG_DIRTY
 from memtwin.mm.userfaultfd import handle_userfault
 from memtwin.mm.vm_fault import VmFault
 from memtwin.mm.vm_ops import VmOperations
-from memtwin.mm.zap import zap_page_range
+from memtwin.mm.zap import has_recency, zap_page_range
 
-__all__ = ["SHMEM_VM_OPS", "DevZero", "ShmemFile", "ShmemInode"]
+__all__ = ["SHMEM_VM_OPS", "DevZero", "ShmemFile", "ShmemInode", "punch_hole"]
 
 
 class ShmemVmOps(FileVmOps):
@@ -40,6 +40,29 @@ class ShmemVmOps(FileVmOps):
 
 #: Operations of mapped memory files and of shared anonymous memory.
 SHMEM_VM_OPS: Final = ShmemVmOps()
+
+
+def _unmap_mapping_pages(ctx: MmContext, mapping: AddressSpace, first: int, last: int, *, even_cows: bool) -> None:
+    """Unmap the pages [first, last) of a file everywhere, with ``even_cows`` private copies of them too."""
+    for mm in ctx.mms.values():
+        for vma in mm.areas():
+            if vma.file is None or vma.file.mapping is not mapping:
+                continue
+            start = vma.start + max(first - vma.pgoff, 0) * 4096
+            end = min(vma.start + max(last - vma.pgoff, 0) * 4096, vma.end)
+            if start < end:
+                zap_page_range(mm, start, end, keep_guards=True, even_cows=even_cows, recency=has_recency(vma))
+
+
+def punch_hole(ctx: MmContext, file: MappedFile, first: int, last: int) -> None:
+    """Give back the pages [first, last) of a memory file (FALLOC_FL_PUNCH_HOLE of whole pages); private copies stay.
+    Raises OSError EPERM (sealed against writing).
+    """
+    if file.seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE):
+        raise OSError(errno.EPERM, "the file is sealed")
+    _unmap_mapping_pages(ctx, file.mapping, first, last, even_cows=False)
+    for index in sorted(index for index in file.mapping.folios if first <= index < last):
+        file.mapping.drop(ctx, index)
 
 
 class ShmemInode:
@@ -69,18 +92,13 @@ class ShmemInode:
     def _shrink(self, size: int) -> None:
         """Unmap and drop what lies behind the new end, private copies included; zero the rest of the last page."""
         first = (size + 4095) >> 12
-        for mm in self.ctx.mms.values():
-            for vma in mm.areas():
-                if vma.file is None or vma.file.mapping is not self.mapping:
-                    continue
-                start = vma.start + max(first - vma.pgoff, 0) * 4096
-                if start < vma.end:
-                    zap_page_range(mm, start, vma.end)
+        _unmap_mapping_pages(self.ctx, self.mapping, first, 1 << 52, even_cows=True)
         self.mapping.drop_from(self.ctx, first)
         last = self.mapping.folios.get(size >> 12)
         if size & 4095 and last is not None:
             start = (last << 12) + (size & 4095)
             self.ctx.ram.mem[start : (last + 1) << 12] = bytes(4096 - (size & 4095))
+            self.ctx.pages.flags[last] |= PG_DIRTY
 
     def read(self, length: int, offset: int) -> bytes:
         """Up to ``length`` bytes; holes read as zeroes and stay holes. Raises OSError EINVAL."""
@@ -148,6 +166,12 @@ class DevZero(ShmemInode):
     def __init__(self, ctx: MmContext) -> None:
         super().__init__(ctx, "/dev/zero", sealable=False)
         self.size = 1 << 62
+
+    def write(self, data: bytes, offset: int) -> int:
+        """What is written to the device is gone. Raises OSError EINVAL."""
+        if offset < 0:
+            raise OSError(errno.EINVAL, "pwrite: negative offset")
+        return len(data)
 
     def truncate(self, size: int) -> None:
         """A device can not be truncated."""

@@ -20,7 +20,7 @@ from memtwin.events.reason import Because, Reason
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.lib.maple_tree import MaState
 from memtwin.mm.huge_split import vma_adjust_trans_huge
-from memtwin.mm.mm_types import FLAG_NAMES, VM_SOFTDIRTY, VM_SPECIAL, MappedFile, MmStruct, VmArea
+from memtwin.mm.mm_types import FLAG_NAMES, VM_MAYBE_GUARD, VM_SPECIAL, VM_STICKY, MappedFile, MmStruct, VmArea
 from memtwin.mm.rmap import AnonVma, anon_vma_clone, unlink_anon_vmas
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _attributes_agree(
     anon_name: str | None,
 ) -> bool:
     return (
-        not (vma.flags ^ flags) & ~VM_SOFTDIRTY
+        not (vma.flags ^ flags) & ~VM_STICKY
         and vma.file is file
         and vma.uffd_ctx is uffd_ctx
         and vma.anon_name == anon_name
@@ -229,6 +229,9 @@ def _commit_merge(
     survivor.start = start
     survivor.end = end
     survivor.pgoff = pgoff
+    for donor in donors:
+        if donor is not None:
+            survivor.flags |= donor.flags & VM_MAYBE_GUARD
     return True
 
 
@@ -510,7 +513,7 @@ def explain_merge(prev: VmArea, nxt: VmArea) -> list[Because | NoMerge]:
     reasons: list[Because | NoMerge] = []
     if prev.end != nxt.start:
         reasons.append(NoMerge.NOT_ADJACENT)
-    differ = (prev.flags ^ nxt.flags) & ~VM_SOFTDIRTY
+    differ = (prev.flags ^ nxt.flags) & ~VM_STICKY
     if differ:
         reasons.append(NoMerge.FLAGS_DIFFER(_flag_names(differ)))
     special = (prev.flags | nxt.flags) & VM_SPECIAL

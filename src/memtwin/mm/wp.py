@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memtwin.errors import NotModelled
-from memtwin.hw.paging import ACCESSED, DIRTY, PFN_MASK, RW, SPECIAL, UFFD_WP
+from memtwin.hw.paging import ACCESSED, DIRTY, NX, PFN_MASK, RW, SPECIAL, UFFD_WP
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE
 from memtwin.mm.fault_lock_stats import FaultLock
 from memtwin.mm.huge_rmap import folio_put
@@ -154,11 +154,25 @@ def _wp_page_copy(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int, 
     mm.tlb.flush(1)
     mm.page_table_lock.unlock()
     if counted:
-        ctx.pages.refcount[ctx.pages.head(old)] -= 1
-        zap = ZapOp(mm)
-        zap.drop_page(old, entry)
-        zap.finish()
+        _give_up(mm, old, entry)
     return 0
+
+
+def _give_up(mm: MmStruct, page: int, entry: int) -> None:
+    """``entry``, now gone, mapped ``page``, on which the fault held a reference too."""
+    pages = mm.ctx.pages
+    if pages.mapcount[page] > 1 and pages.flags[page] & PG_ANON and not pages.comp_order[page] and entry & NX:
+        # Others map it still, as after a fork: nothing comes free.
+        if entry & DIRTY:
+            pages.nonzero[page] = 1
+        pages.mapcount[page] -= 1
+        pages.refcount[page] -= 2
+        mm.rss_anon -= 1
+        return
+    pages.refcount[pages.head(page)] -= 1
+    zap = ZapOp(mm)
+    zap.drop_page(page, entry)
+    zap.finish()
 
 
 # -- shared ------------------------------------------------------------------------------------------------------------

@@ -13,15 +13,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PRESENT, PROT_NONE, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, GUARD_ENTRY, NX, PFN_MASK, PRESENT, PROT_NONE, SPECIAL
 from memtwin.mm.huge_mm import HPAGE_PMD_NR
 from memtwin.mm.huge_range import split_range_ends, zap_huge_pmd
 from memtwin.mm.huge_rmap import folio_put, free_huge_folio, remove_small_rmaps
-from memtwin.mm.mm_types import MmStruct
-from memtwin.mm.page import PG_ANON, PG_DIRTY
+from memtwin.mm.mm_types import VM_RAND_READ, VM_SEQ_READ, MmStruct, VmArea
+from memtwin.mm.page import PG_ANON, PG_DIRTY, mark_page_accessed
 from memtwin.mm.page_table import LeafRows
 
-__all__ = ["ZapOp", "zap_page_range"]
+__all__ = ["ZapOp", "has_recency", "zap_page_range"]
 
 #: An entry with one of these has a valid frame.
 _MAPPED: Final = PRESENT | PROT_NONE
@@ -30,12 +30,31 @@ _MAPPED: Final = PRESENT | PROT_NONE
 class ZapOp:
     """Empties the entries of a range and gives up the pages they mapped (a :class:`~memtwin.mm.page_table.RangeOp`).
 
-    ``cleared`` counts entries that were not empty. ``finish`` must be called at the end: it frees what is left to free.
+    ``keep_guards``: guard pages stay (an area that goes as a whole takes them along); ``even_cows`` off: private copies
+    of file pages stay; ``recency``: a file page whose entry is young counts as accessed. ``cleared`` counts the entries
+    emptied. ``finish`` must be called at the end: it frees what is left to free.
     """
 
-    __slots__ = ("_ctx", "_freed", "_held", "_huge", "_mm", "cleared")
+    __slots__ = (
+        "_ctx",
+        "_even_cows",
+        "_freed",
+        "_held",
+        "_huge",
+        "_keep_guards",
+        "_mm",
+        "_recency",
+        "_selective",
+        "cleared",
+    )
 
-    def __init__(self, mm: MmStruct) -> None:
+    def __init__(
+        self, mm: MmStruct, *, keep_guards: bool = False, even_cows: bool = True, recency: bool = False
+    ) -> None:
+        self._keep_guards = keep_guards
+        self._even_cows = even_cows
+        self._recency = recency
+        self._selective = keep_guards or not even_cows
         self._mm = mm
         self._ctx = mm.ctx
         self._freed: list[int] = []
@@ -49,7 +68,7 @@ class ZapOp:
         cleared = 0
         for i in range(index, index + count):
             entry = q[i]
-            if not entry:
+            if not entry or (self._selective and self._stays(entry)):
                 continue
             q[i] = 0
             cleared += 1
@@ -58,6 +77,11 @@ class ZapOp:
         if cleared:
             self._ctx.pages.private[index >> 9] -= cleared
             self.cleared += cleared
+
+    def _stays(self, entry: int) -> bool:
+        if not entry & _MAPPED:
+            return self._keep_guards and entry == GUARD_ENTRY
+        return not self._even_cows and bool(self._ctx.pages.flags[(entry & PFN_MASK) >> 12] & PG_ANON)
 
     def drop_page(self, pfn: int, entry: int) -> None:
         """``entry``, now gone, mapped ``pfn``."""
@@ -89,6 +113,8 @@ class ZapOp:
         ctx, mm = self._ctx, self._mm
         if entry & DIRTY:
             ctx.pages.flags[pfn] |= PG_DIRTY
+        if self._recency and entry & ACCESSED:
+            mark_page_accessed(ctx.pages, ctx.pages.head(pfn), locked=False)
         if ctx.mappings[ctx.pages.mapping[pfn]].shmem:
             mm.rss_shmem -= 1
         else:
@@ -100,11 +126,13 @@ class ZapOp:
         """Whole tables: anonymous pages that nobody shares, nearly all there are, go in one step."""
         entries = batch.gather()
         used = entries != 0
+        if self._selective and used.any():
+            used &= ~self._staying(entries)
         per_row = np.count_nonzero(used, axis=1)
         total = int(per_row.sum())
         if not total:
             return
-        batch.scatter(np.zeros_like(entries))
+        batch.scatter(np.where(used, np.uint64(0), entries))
         vec = self._ctx.pages.vec
         vec.private[batch.table] -= per_row.astype(np.uint64)
         self.cleared += total
@@ -128,6 +156,17 @@ class ZapOp:
             for entry, pfn in zip(mapped[~anon].tolist(), pfns[~anon].tolist(), strict=True):
                 self.drop_page(pfn, entry)
         self._drop_sole(pfns[sole], (mapped[sole] & np.uint64(DIRTY)) != 0)
+
+    def _staying(self, entries: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """What :meth:`_stays` says of each of many entries."""
+        stays = np.zeros(entries.shape, dtype=np.bool_)
+        if self._keep_guards:
+            stays |= entries == np.uint64(GUARD_ENTRY)
+        if not self._even_cows:
+            mapped = (entries & np.uint64(_MAPPED)) != 0
+            pfns = ((entries[mapped] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+            stays[mapped] = (self._ctx.pages.vec.flags[pfns] & np.uint32(PG_ANON)) != 0
+        return stays
 
     def _drop_shared(self, pfns: npt.NDArray[np.int64], dirty: npt.NDArray[np.bool_]) -> None:
         """Anonymous pages that others map or hold, or that occur several times here."""
@@ -164,6 +203,10 @@ class ZapOp:
             self._held.append(head)
         self.cleared += HPAGE_PMD_NR
 
+    def flush(self) -> None:
+        """Have the CPUs forget what was cleared."""
+        self._mm.tlb.flush(self.cleared)
+
     def finish(self) -> None:
         """Free the pages whose last reference went one by one."""
         ctx = self._ctx
@@ -181,13 +224,22 @@ class ZapOp:
         self._huge.clear()
 
 
-def zap_page_range(mm: MmStruct, start: int, end: int) -> int:
-    """Empty all entries of [start, end) and flush; the number of entries that were not empty."""
+def has_recency(vma: VmArea) -> bool:
+    """Whether accesses in ``vma`` say that its pages will be wanted again: not where it is read once or at random."""
+    return not vma.flags & (VM_SEQ_READ | VM_RAND_READ)
+
+
+def zap_page_range(
+    mm: MmStruct, start: int, end: int, *, keep_guards: bool = False, even_cows: bool = True, recency: bool = False
+) -> int:
+    """Empty the entries of [start, end) and flush; the number of entries emptied. The options are those of
+    :class:`ZapOp`.
+    """
     split_range_ends(mm, start, end)
-    zap = ZapOp(mm)
+    zap = ZapOp(mm, keep_guards=keep_guards, even_cows=even_cows, recency=recency)
     mm.ctx.pt.walk_range(mm, start, end, zap)
     if zap.cleared:
         mm.ctx.work.ptes += zap.cleared
-        mm.tlb.flush(zap.cleared)
+        zap.flush()
         zap.finish()
     return zap.cleared

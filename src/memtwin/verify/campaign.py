@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from memtwin.changes.profiles import profile as kernel_profile
-from memtwin.verify.compare import Difference, Ignored, compare, depends_on, ignored, lost, normal
+from memtwin.verify.compare import Difference, Ignored, compare, depends_on, ignored, lost, normal, unruled
 from memtwin.verify.coverage import Coverage, marker
 from memtwin.verify.generate import Profile, program
 from memtwin.verify.live import Answers, Live, executor
@@ -159,7 +159,7 @@ class Worker:
             report.lost += 1
             return
         mark, done = marker(report.coverage)
-        difference, missing = compare(answers, done(self.twin.run(lines, mark)), self.ignore)
+        difference, missing = compare(answers, done(self.twin.run(lines, mark)), self.ignore | unruled(lines))
         if missing is not None:
             report.unmodelled[missing] += 1
         report.programs += 1
@@ -178,7 +178,7 @@ class Worker:
         cases = []
         for case, answers in zip(report.cases, self.live.run([case.lines for case in report.cases]), strict=True):
             index = case.difference.index
-            again = normal(answers[index], self.ignore) if index < len(answers) else None
+            again = normal(answers[index], self.ignore | unruled(case.lines)) if index < len(answers) else None
             if again == case.difference.live:
                 cases.append(case)
             else:
@@ -250,7 +250,7 @@ def judge(campaign: Campaign, wanted: Callable[[Case], bool]) -> Callable[[Seque
         for index, (lines, answers) in enumerate(zip(candidates, worker.live.run(candidates), strict=True)):
             if lost(answers) or any("error" in answer for answer in answers):
                 continue  # a smaller program is still one in the language
-            difference, missing = compare(answers, worker.twin.run(lines), worker.ignore)
+            difference, missing = compare(answers, worker.twin.run(lines), worker.ignore | unruled(lines))
             if missing is None and difference is not None and wanted(Case(-1, lines, difference)):
                 return index
         return None
@@ -268,5 +268,5 @@ def minimal(campaign: Campaign, case: Case) -> Case:
     lines = tuple(shrink(start, differs))
     worker = Worker(campaign, executor(), 0)
     (answers,) = worker.live.run([lines])
-    difference, _ = compare(answers, worker.twin.run(lines), worker.ignore)
+    difference, _ = compare(answers, worker.twin.run(lines), worker.ignore | unruled(lines))
     return Case(case.number, lines, difference) if difference is not None else case

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from memtwin.changes.catalogue import parse_release
 
-__all__ = ["Difference", "Ignored", "compare", "depends_on", "ignored", "lost", "normal", "what_differs"]
+__all__ = ["Difference", "Ignored", "compare", "depends_on", "ignored", "lost", "normal", "unruled", "what_differs"]
 
 _RSS: Final = frozenset(("VmRSS", "RssAnon", "RssFile", "RssShmem"))
 _ALWAYS: Final = frozenset(("Pss_Dirty", "LazyFree"))
@@ -45,6 +45,7 @@ _SHOWS_WITH: Final = {
     "post-pageout-keeps-young": ("pageout",),
     "post-process-madvise-self": ("process_madvise",),
     "post-madv-guard": ("guard_install", "guard_remove"),
+    "post-guard-flag": ("guard_install",),
     "post-move-pages-enoent": ("page_status",),
 }
 
@@ -69,6 +70,13 @@ def depends_on(undecided: Iterable[str], lines: Iterable[str]) -> bool:
     """Can one of the undecided knobs of a live kernel show in these lines?"""
     words = {word for line in lines for word in re.split(r"[\s|=]+", line)}
     return any(word in words for knob in undecided for word in _SHOWS_WITH.get(knob, ()))
+
+
+def unruled(lines: Iterable[str]) -> Ignored:
+    """The fields that say nothing behind these lines: pages offered by MADV_FREE wait in a batch of their CPU, and
+    whether they count as referenced meanwhile is nobody's rule.
+    """
+    return frozenset(("Referenced",)) if any(line.endswith(" free") for line in lines) else frozenset()
 
 
 def ignored(release: str) -> Ignored:

@@ -10,6 +10,7 @@ seed and number give the same program, whoever asks.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -30,7 +31,8 @@ class Profile:
 
     ``weights``: action -> how often, relative; ``openings``: likewise, actions that may come first (one at most);
     ``length``: least and most operations; ``dump``: what the last dump shows; ``peek``: what those in between show;
-    ``peeks``: share of operations that are followed by such a dump.
+    ``peeks``: share of operations that are followed by such a dump. ``bases``: pages from B on at which the window may
+    begin (488: the border of two page tables lies in its middle).
     """
 
     name: str
@@ -40,6 +42,7 @@ class Profile:
     dump: str = "maps smaps status"
     peek: str = "maps"
     peeks: float = 0.12
+    bases: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +230,9 @@ _ODD = {
 }
 
 
+_B = re.compile(r"\bB\b")
+
+
 def program(profile: Profile, seed: int, number: int) -> list[str]:
     """The lines of program ``number`` of a campaign."""
     author = Author(random.Random(f"{profile.name}/{seed}/{number}"))
@@ -242,9 +248,9 @@ def program(profile: Profile, seed: int, number: int) -> list[str]:
         rng.choices(actions, weights)[0](author)
         if author.chance(profile.peeks):
             author.write(f"dump {profile.peek}")
-    views = profile.dump.replace("smaps ", "") if "freed" in author.flags else profile.dump
     if len(author.layouts) > 1:
-        author.lines.append(f"@* dump {views}")
+        author.lines.append(f"@* dump {profile.dump}")
     else:
-        author.write(f"dump {views}")
-    return author.lines
+        author.write(f"dump {profile.dump}")
+    base = rng.choice(profile.bases) if len(profile.bases) > 1 else profile.bases[0]
+    return [_B.sub(f"B+{base}p", line) for line in author.lines] if base else author.lines

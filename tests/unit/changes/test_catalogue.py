@@ -34,7 +34,8 @@ EXPECTED = _IDS.split()
 
 _KNOBS = """
 post-anon-prepare-vma-lock post-dev-zero-thp-align post-droppable post-fork-mt-dup
-post-hugetlb-restore-reserve post-hugetlb-vma-lock post-madv-guard post-majflt-tried post-map-stack-nohugepage
+post-guard-flag post-hugetlb-restore-reserve post-hugetlb-vma-lock post-madv-guard post-majflt-tried
+post-map-stack-nohugepage
 post-merge-close-fix post-merge-faulted-unfaulted post-mmap-fixed-fail-keeps post-mmap-fixed-fail-splits
 post-mmap-merge-prev-first post-mmap-merge-unfaulted-prev post-mmap-thp-align post-move-pages-enoent
 post-mremap-checks-first post-mremap-dontunmap-locked post-mremap-fail-clean post-mremap-multi-vma post-mseal

@@ -129,6 +129,12 @@ KNOBS: tuple[Knob, ...] = (
     ),
     _switch("post-madv-guard", "madvise", "6.13", "MADV_GUARD_INSTALL and MADV_GUARD_REMOVE, and pagemap bit 58"),
     _switch(
+        "post-guard-flag",
+        "madvise",
+        _TO_6_18,
+        "an area with guard pages has `gu` in VmFlags, which fork goes by; before, it was given an anon_vma",
+    ),
+    _switch(
         "post-move-pages-enoent", "migrate", _TO_6_12, "a move_pages query says ENOENT for an empty entry, not EFAULT"
     ),
     # huge pages

@@ -77,7 +77,6 @@ def _flags(ctx: MmContext, of: range) -> Words:
     user = (vec.flags[heads] & np.uint32(page.PG_ANON | page.PG_LRU)) != 0
     words[(order > 0) & user] |= np.uint64(1 << KPF_THP)
     words[pfns == ctx.zero_pfn] |= np.uint64(1 << KPF_ZERO_PAGE)
-    words[(order > 0) & ((vec.flags[heads] & np.uint32(page.PG_ANON)) != 0)] |= np.uint64(1 << KPF_THP)
     if ctx.thp.zero_pfn:
         words[heads == ctx.thp.zero_pfn] |= np.uint64(1 << KPF_THP | 1 << KPF_ZERO_PAGE)
     return words

@@ -2,7 +2,7 @@
 """/proc/PID/pagemap (fs/proc/task_mmu.c; Documentation/admin-guide/mm/pagemap.rst; spec R14): 8 bytes a page.
 
 Frame numbers are shown to whoever had CAP_SYS_ADMIN when the file was opened. Soft-dirty bits are off
-(CONFIG_MEM_SOFT_DIRTY is not set), guard pages do not exist yet.
+(CONFIG_MEM_SOFT_DIRTY is not set).
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from memtwin.hw.paging import (
     PMD_SHIFT,
     PRESENT,
     PROT_NONE,
+    PTE_MARKER_GUARD,
     PTE_MARKER_TYPE,
+    PTE_MARKER_UFFD_WP,
     SPECIAL,
     SWAP_OFFSET_SHIFT,
     SWAP_TYPE_MASK,
@@ -36,6 +38,7 @@ __all__ = ["pagemap_reader"]
 PM_PRESENT: Final = 1 << 63
 PM_SWAP: Final = 1 << 62
 PM_FILE: Final = 1 << 61  #: a page of a file or of shared anonymous memory
+PM_GUARD_REGION: Final = 1 << 58
 PM_UFFD_WP: Final = 1 << 57
 PM_MMAP_EXCLUSIVE: Final = 1 << 56
 
@@ -127,14 +130,15 @@ class _Pagemap:
         return words
 
     def _swap_words(self, entries: Words) -> Words:
-        """Swap entries and markers: type in bits 0-4, offset in bits 5-54. A marker says whether it protects."""
+        """Swap entries and markers: type in bits 0-4, offset in bits 5-54. A marker says what it is."""
         types = (entries >> np.uint64(SWAP_TYPE_SHIFT)) & np.uint64(SWAP_TYPE_MASK)
         offsets = entries >> np.uint64(SWAP_OFFSET_SHIFT)
         words = np.full(len(entries), PM_SWAP, dtype=np.uint64)
         if self._show_pfn:
             words |= types | (offsets << np.uint64(5)) & np.uint64((1 << 55) - 1)
-        marks = (types == PTE_MARKER_TYPE) & ((offsets & np.uint64(1)) != 0)
-        words[marks] |= np.uint64(PM_UFFD_WP)
+        marker = types == PTE_MARKER_TYPE
+        words[marker & ((offsets & np.uint64(PTE_MARKER_UFFD_WP)) != 0)] |= np.uint64(PM_UFFD_WP)
+        words[marker & ((offsets & np.uint64(PTE_MARKER_GUARD)) != 0)] |= np.uint64(PM_GUARD_REGION)
         return words
 
 

@@ -152,56 +152,76 @@ class MemSizeStats:
 
     def text(self, rollup: bool) -> str:
         """The lines that smaps and the rollup have in common."""
-        pss = [("Pss", self.pss), ("Pss_Dirty", self.pss_dirty)]
+        if not self.rss and not self.swap and not rollup:
+            return _EMPTY  # most areas of a process that has many
+        pss = [self.pss, self.pss_dirty]
         if rollup:
-            pss += [("Pss_Anon", self.pss_anon), ("Pss_File", self.pss_file), ("Pss_Shmem", self.pss_shmem)]
-        lines = [
-            _kb("Rss", self.rss * 4),
-            *(_kb(key, value >> PSS_SHIFT + 10) for key, value in pss),
-            _kb("Shared_Clean", self.shared_clean * 4),
-            _kb("Shared_Dirty", self.shared_dirty * 4),
-            _kb("Private_Clean", self.private_clean * 4),
-            _kb("Private_Dirty", self.private_dirty * 4),
-            _kb("Referenced", self.referenced * 4),
-            _kb("Anonymous", self.anonymous * 4),
-            _kb("KSM", 0),
-            _kb("LazyFree", self.lazyfree * 4),
-            _kb("AnonHugePages", self.anon_huge * 4),
-            _kb("ShmemPmdMapped", self.shmem_pmd * 4),
-            _kb("FilePmdMapped", self.file_pmd * 4),
-            _kb("Shared_Hugetlb", 0),
-            _kb("Private_Hugetlb", 0),
-            _kb("Swap", self.swap * 4),
-            _kb("SwapPss", self.swap * 4),
-            _kb("Locked", self.pss_locked >> PSS_SHIFT + 10),
-        ]
-        return "".join(lines)
+            pss += [self.pss_anon, self.pss_file, self.pss_shmem]
+        return (_ROLLUP if rollup else _AREA) % (
+            self.rss * 4,
+            *(value >> PSS_SHIFT + 10 for value in pss),
+            self.shared_clean * 4,
+            self.shared_dirty * 4,
+            self.private_clean * 4,
+            self.private_dirty * 4,
+            self.referenced * 4,
+            self.anonymous * 4,
+            0,
+            self.lazyfree * 4,
+            self.anon_huge * 4,
+            self.shmem_pmd * 4,
+            self.file_pmd * 4,
+            0,
+            0,
+            self.swap * 4,
+            self.swap * 4,
+            self.pss_locked >> PSS_SHIFT + 10,
+        )
 
 
-def _kb(key: str, value: int) -> str:
-    return f"{key + ':':16}{value:8} kB\n"
+def _lines(keys: str) -> str:
+    """A template of lines, one number of kB each."""
+    return "".join(f"{key + ':':16}%8d kB\n" for key in keys.split())
 
 
-def _area(head: str, pages: int, stats: MemSizeStats, eligible: bool, pkey: int | None, flags: int) -> str:
+_COMMON: Final = (
+    " Shared_Clean Shared_Dirty Private_Clean Private_Dirty Referenced Anonymous KSM LazyFree AnonHugePages"
+    " ShmemPmdMapped FilePmdMapped Shared_Hugetlb Private_Hugetlb Swap SwapPss Locked"
+)
+_AREA: Final = _lines("Rss Pss Pss_Dirty" + _COMMON)
+_ROLLUP: Final = _lines("Rss Pss Pss_Dirty Pss_Anon Pss_File Pss_Shmem" + _COMMON)
+_EMPTY: Final = _AREA % ((0,) * _AREA.count("%"))
+_SIZES: Final = _lines("Size KernelPageSize MMUPageSize")
+_END: Final = "THPeligible:    %8d\n%sVmFlags: %s\n"
+
+
+def _letters(flags: int) -> str:
+    """VmFlags in letters, each with a blank behind it."""
+    return "".join(f"{letters} " for bit, letters in FLAG_LETTERS.items() if flags & bit)
+
+
+def _area(head: str, pages: int, stats: MemSizeStats, eligible: bool, pkey: int | None, letters: str) -> str:
     """``pkey`` None: the CPU has no protection keys."""
-    letters = "".join(f"{letters} " for bit, letters in FLAG_LETTERS.items() if flags & bit)
-    sizes = _kb("Size", pages * 4) + _kb("KernelPageSize", 4) + _kb("MMUPageSize", 4)
     key = f"ProtectionKey:  {pkey:8}\n" if pkey is not None else ""
-    return f"{head}{sizes}{stats.text(False)}THPeligible:    {int(eligible):8}\n{key}VmFlags: {letters}\n"
+    return head + _SIZES % (pages * 4, 4, 4) + stats.text(False) + _END % (eligible, key, letters)
 
 
 def smaps(mm: MmStruct) -> str:
     """/proc/PID/smaps."""
     pku = mm.ctx.pku
     parts = []
+    letters: dict[int, str] = {}  # areas have few different flags
     for vma in mm.areas():
+        flags = vma.flags
+        if flags not in letters:
+            letters[flags] = _letters(flags)
         stats = MemSizeStats(mm)
         stats.gather(vma)
         pkey = (vma.page_prot & PKEY_MASK) >> PKEY_SHIFT if pku else None
         eligible = hugepage_vma_check(vma, smaps=True)
-        parts.append(_area(maps_line(mm, vma), vma.pages, stats, eligible, pkey, vma.flags))
+        parts.append(_area(maps_line(mm, vma), vma.pages, stats, eligible, pkey, letters[flags]))
     # The vsyscall page belongs to no address space and may only be executed.
-    parts.append(_area(VSYSCALL_LINE, 1, MemSizeStats(mm), False, 0 if pku else None, VM_EXEC))
+    parts.append(_area(VSYSCALL_LINE, 1, MemSizeStats(mm), False, 0 if pku else None, _letters(VM_EXEC)))
     return "".join(parts)
 
 

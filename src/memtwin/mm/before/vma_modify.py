@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memtwin.errors import InvariantBroken
-from memtwin.mm.mm_types import VM_SOFTDIRTY, MmStruct, VmArea
+from memtwin.mm.mm_types import VM_STICKY, MmStruct, VmArea
 from memtwin.mm.vma import split_vma, vma_merge
 from memtwin.mm.vma_modify import VmaModify
 
@@ -31,7 +31,7 @@ class InlinedVmaModify(VmaModify):
             mm, prev, start, end, flags, vma.anon_vma, vma.file, pgoff, vma.policy, vma.uffd_ctx, vma.anon_name
         )
         if merged is not None:
-            if (merged.flags ^ flags) & ~VM_SOFTDIRTY:
+            if (merged.flags ^ flags) & ~VM_STICKY:
                 raise InvariantBroken(f"mprotect merged into {merged!r}, whose flags differ from the new ones")
             return merged
         if start != vma.start:

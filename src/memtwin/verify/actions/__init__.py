@@ -6,7 +6,27 @@ Each aims at boundaries, writes lines and keeps the author's picture true in the
 
 from __future__ import annotations
 
+from memtwin.verify.actions.advice import (
+    advise_pages,
+    free_and_page_out,
+    guard,
+    guarded,
+    locked_and_dropped,
+    punch,
+)
 from memtwin.verify.actions.attributes import madvise, mbind, mprotect, mseal, msync, prctl, there_and_back
+from memtwin.verify.actions.faults import (
+    access,
+    beyond_the_file,
+    big_area,
+    cow,
+    file_io,
+    look,
+    map_populate,
+    mincore,
+    populate,
+    read_then_write,
+)
 from memtwin.verify.actions.limits import limits, lock_limit, moves_near_map_limit, near_map_limit, with_limits
 from memtwin.verify.actions.locking import mlock, mlockall, mmap_locked
 from memtwin.verify.actions.mapping import (
@@ -28,14 +48,27 @@ from memtwin.verify.actions.sysctls import sysctl, with_sysctl
 from memtwin.verify.actions.userfaultfd import two_userfaultfds, userfaultfd
 
 __all__ = [
+    "access",
+    "advise_pages",
     "below_stack_like",
+    "beyond_the_file",
+    "big_area",
     "brk",
+    "cow",
+    "file_io",
     "fill_between",
     "fork",
+    "free_and_page_out",
+    "guard",
+    "guarded",
     "limits",
     "lock_limit",
+    "locked_and_dropped",
+    "look",
     "madvise",
+    "map_populate",
     "mbind",
+    "mincore",
     "mlock",
     "mlockall",
     "mmap_chosen",
@@ -52,7 +85,10 @@ __all__ = [
     "munmap",
     "near_map_limit",
     "new_file",
+    "populate",
     "prctl",
+    "punch",
+    "read_then_write",
     "remap_file_pages",
     "sysctl",
     "there_and_back",

@@ -27,10 +27,7 @@ def zap(author: Author) -> None:
     at = author.target()
     if "0x7ff" in at.length:
         return
-    advice = author.pick({"dontneed": 5, "dontneed_locked": 1, "free": 1})
-    author.write(f"madvise {at} {advice}")
-    if advice == "free":  # freed pages wait in a batch of their CPU: how they look in smaps meanwhile is nobody's rule
-        author.flags["freed"] = 1
+    author.write(f"madvise {at} {author.pick({'dontneed': 5, 'dontneed_locked': 1, 'free': 1})}")
 
 
 def below_stack_like(author: Author) -> None:

@@ -10,9 +10,9 @@ from memtwin.verify.generate import Profile
 
 __all__ = ["LATER", "NAMES", "profile"]
 
-NAMES = ("vma", "mremap", "mlock", "fork")
+NAMES = ("vma", "mremap", "mlock", "fork", "fault", "madvise")
 #: Profiles that a later issue brings.
-LATER = ("fault", "madvise", "shmem", "hugetlb", "scan")
+LATER = ("shmem", "hugetlb", "scan")
 
 
 def profile(name: str) -> Profile:
