@@ -309,6 +309,6 @@ def test_populating_marks_pages_accessed(process, pages, times, referenced):
         process.populate(AT, pages << 12)
     child = process.fork()
     assert smaps(child)["Referenced"] == (pages * 4 if referenced else 0)
-    child.exit()  # MADV_COLD leaves alone what others map
+    child.exit()  # what others map too, MADV_COLD leaves alone
     process.madvise(AT, pages << 12, MADV_COLD)
     assert smaps(process)["Referenced"] == 0
