@@ -151,6 +151,13 @@ setrlimit as | ok | -
 setrlimit data | ok | -
 setrlimit memlock | EINVAL | -
 setrlimit memlock | ok | -
+sysctl legacy_va_layout | ok | -
+sysctl max_map_count | EINVAL | -
+sysctl max_map_count | ok | -
+sysctl mmap_min_addr | ok | -
+sysctl overcommit_kbytes | ok | -
+sysctl overcommit_memory | EINVAL | -
+sysctl overcommit_memory | ok | -
 thp_disable | ok | -
 uffd_api | EINVAL | -
 uffd_api | ok | -
