@@ -19,6 +19,8 @@ from memtwin.hw.paging import PF_USER, PF_WRITE
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE, ZERO
 from memtwin.machine import Machine
 from memtwin.mm.memory import handle_mm_fault
+from memtwin.mm.mm_types import MmStruct
+from memtwin.mm.mmap_lock import lock_vma_under_rcu
 from memtwin.mm.vm_fault import FAULT_FLAG_WRITE
 
 __all__ = ["parts"]
@@ -53,6 +55,12 @@ def _pair(first: Callable[[], object], second: Callable[[], object]) -> float:
     return (thread_time() - start - empty) / PAGES * 1e9
 
 
+def _lock_and_unlock(mm: MmStruct, addr: int) -> None:
+    vma = lock_vma_under_rcu(mm, addr)
+    assert vma is not None and vma.vm_lock is not None
+    vma.vm_lock.up_read()
+
+
 def _round() -> dict[str, float]:
     """Nanoseconds of each function, once, on a machine of its own."""
     process = Machine("2G").spawn("anatomy")
@@ -79,14 +87,14 @@ def _round() -> dict[str, float]:
         cost["handle_mm_fault"] = _each(lambda addr: handle_mm_fault(mm, vma, addr, FAULT_FLAG_WRITE), pages)
         lock.up_read()
         cost["load"] = _each(mm.mm_mt.load, pages)
-        cost["mmap_lock"] = _pair(lock.down_read, lock.up_read)
+        cost["vma_lock"] = _each(lambda addr: _lock_and_unlock(mm, addr), pages) - cost["load"]
         cost["page_table_lock"] = _pair(ptl.lock, ptl.unlock)
         cost["alloc_pages"] = _each(lambda addr: kernel.page_alloc.alloc_pages(gfp), pages)
     finally:
         sched.leave(previous)
     cost["enter"] = _pair(lambda: sched.enter(task), lambda: sched.leave(previous))
     cost["lambda"] = _each(lambda addr: None, present)
-    for name in ("touch", "hit", "do_user_addr_fault", "handle_mm_fault", "alloc_pages"):
+    for name in ("vma_lock", "touch", "hit", "do_user_addr_fault", "handle_mm_fault", "alloc_pages"):
         cost[name] -= cost["lambda"]
     cost["enter"] -= 2 * cost["lambda"]
     return cost
@@ -102,8 +110,8 @@ def parts(rounds: int = ROUNDS) -> Iterator[tuple[str, float, float]]:
     rows = {
         "becoming the task and back (enter, leave)": cost["enter"],
         "CPU: walk, error code, walk again": whole - handler - cost["enter"],
-        "fault entry: checks and counters": handler - inner - cost["load"] - cost["mmap_lock"],
-        "mmap_lock for reading": cost["mmap_lock"],
+        "fault entry: checks and counters": handler - inner - cost["load"] - cost["vma_lock"],
+        "the area's lock for reading": cost["vma_lock"],
         "area lookup in the maple tree": cost["load"],
         "alloc_pages": cost["alloc_pages"],
         "page_table_lock": cost["page_table_lock"],

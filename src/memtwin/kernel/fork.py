@@ -65,18 +65,17 @@ def dup_mm(kernel: Kernel, old: MmStruct) -> MmStruct:
     """A copy of ``old`` as fork makes it. Raises OSError ENOMEM; nothing is left behind then."""
     new = kernel.mm_alloc()
     new.owner = old.owner
-    old.mmap_lock.down_write()
     try:
+        old.mmap_lock.down_write()
         new.mmap_lock.down_write(subclass=1)
         try:
             _dup_mmap(kernel, old, new)
         finally:
             new.mmap_lock.up_write()
+            old.mmap_lock.up_write()
     except OSError:
         kernel.mm_put(new)
         raise
-    finally:
-        old.mmap_lock.up_write()
     return new
 
 

@@ -72,12 +72,14 @@ def test_the_experiment_notices_a_change_that_is_missing(change_id: str, monkeyp
     assert failing(change_id)
 
 
+@pytest.mark.interpreted
 def test_the_experiment_notices_a_fault_that_never_asks_for_mmap_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (memory, wp):
         monkeypatch.setattr(module, "vmf_can_call_fault", lambda vmf: 0)
     assert failing("vma-lock-read-faults")
 
 
+@pytest.mark.interpreted
 def test_the_experiment_notices_a_writer_that_does_not_lock_the_area(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VmArea, "start_write", lambda self: None)
     assert any("writer of this area" in text for text in failing("vma-lock-shared-faults"))
