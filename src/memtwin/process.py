@@ -9,7 +9,7 @@ A kernel error is ``OSError`` with Linux's errno (``brk`` returns the break and 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, TypeVarTuple
 
 from memtwin.abi import mman
@@ -37,6 +37,7 @@ from memtwin.kernel.task import TaskStruct
 from memtwin.mm.ksm import ksm_disable_merge_any, ksm_enable_merge_any
 from memtwin.mm.madvise import do_madvise, do_process_madvise, madvise_set_anon_name
 from memtwin.mm.mempolicy import describe, do_mbind, mpol_new
+from memtwin.mm.migrate import do_pages_stat
 from memtwin.mm.mincore import do_mincore, do_msync
 from memtwin.mm.mlock import do_mlock, do_mlockall, do_munlock, do_munlockall
 from memtwin.mm.mm_types import MappedFile, MmStruct, VmArea
@@ -442,6 +443,10 @@ class Process:
     def process_vm_writev(self, target: Process, addr: int, data: bytes) -> int:
         """process_vm_writev(2) to one range of ``target``; bytes written. Raises OSError EFAULT, EPERM, ESRCH."""
         return self._call(lambda: write_remote_vm(self._mm_of(target), addr, data))
+
+    def move_pages(self, addrs: Sequence[int]) -> list[int]:
+        """move_pages(2) without nodes, that is the query: the node of the page at each address, or a negative errno."""
+        return self._call(lambda: do_pages_stat(self.mm, addrs))
 
     def _mm_of(self, target: Process) -> MmStruct:
         if target.kernel is not self.kernel:

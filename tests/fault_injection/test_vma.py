@@ -28,8 +28,8 @@ PROGRAMS = 300
 PROFILES = ("vma", "mremap", "mlock", "fork", "fault", "madvise")
 #: Operations whose refused split says "try again", and mlock's populating.
 EAGAIN_TOO = frozenset(("madvise", "process_madvise", "mlock", "mlock2", "mlockall"))
-#: What a failed allocation changes besides an errno: brk returns the old break, a touch is taken again, a write that got
-#: somewhere is short.
+#: What a failed allocation changes besides an errno: brk returns the old break, a touch is taken again, a write is
+#: short.
 SILENT = frozenset(("brk", "read", "write", "pwrite"))
 
 

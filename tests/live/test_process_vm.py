@@ -12,6 +12,7 @@ from sides import ANON, AT, PAGE, RW, Side, sides
 
 from memtwin.abi.mman import (
     MADV_FREE,
+    MADV_HUGEPAGE,
     MADV_POPULATE_WRITE,
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -296,3 +297,76 @@ def test_a_pinned_read_takes_pages_out_of_the_sharing(sides):
         return child.exit
 
     assert _after_fork(live, fork_live) == _after_fork(twin, fork_twin)
+
+
+def _huge(side):
+    """A transparent huge page, read, written and forgotten from outside; forks are in ``_after_fork``."""
+    prepare(side)
+    at = AT + (1 << 34)
+    side.mmap(at, 1024)
+    side.madvise(at, 1024, MADV_HUGEPAGE)
+    seen = [side.faults(lambda: transfer(side, READV, [(LOCAL, 10)], [(at + 5000, 10)]))[0]]
+    seen += [side.smaps(at), side.numa(at), _entry(side, at) >> 55, _entry(side, at + PAGE) >> 55]
+    seen.append(transfer(side, WRITEV, [(LOCAL, 10)], [(at + 5000, 10)]))
+    side.put("self/mem", b"xyz", at + 700 * PAGE)
+    for number in (0, 1, 511, 512, 700):
+        seen.append(_entry(side, at + number * PAGE) >> 55)
+    seen += [side.smaps(at), side.numa(at)]
+    side.put("self/clear_refs", b"1")
+    seen += [side.smaps(at), side.read(at + 700 * PAGE, 4)]
+    seen += [side.smaps(at), side.file_at("self/mem", at + 5000, 4)]
+    side.mprotect(at, 1024, PROT_NONE)
+    seen += [side.put("self/mem", b"uvw", at + 10 * PAGE), side.file_at("self/mem", at + 10 * PAGE, 4), side.numa(at)]
+    return seen
+
+
+def test_huge_pages(sides):
+    try:
+        with open("/sys/kernel/mm/transparent_hugepage/enabled", encoding="ascii") as file:
+            if "[madvise]" not in file.read():
+                pytest.skip("transparent huge pages are not on madvise")
+    except OSError:
+        pytest.skip("no transparent huge pages")
+    live, twin = (_huge(side) for side in sides)
+    assert live == twin
+
+
+# -- where pages are --------------------------------------------------------------------------------------------------
+
+MOVE_PAGES = 279
+
+
+def _where(side, addrs, **other):
+    """(answer, states) of one query; 77 is what nobody wrote over."""
+    count = len(addrs)
+    side.write(VECTORS, struct.pack(f"<{count}Q", *addrs))
+    side.write(VECTORS + PAGE, struct.pack(f"<{count}i", *[77] * count))
+    result = side.call(
+        MOVE_PAGES,
+        other.get("pid", 0),
+        other.get("count", count),
+        other.get("pages", VECTORS),
+        0,
+        other.get("status", VECTORS + PAGE),
+        other.get("flags", 0),
+    )
+    return result, struct.unpack(f"<{count}i", side.read(VECTORS + PAGE, 4 * count))
+
+
+def test_where_pages_are(sides):
+    def run(side):
+        prepare(side)
+        side.read(LOCAL)
+        side.write(LOCAL + PAGE, b"x")
+        addrs = [LOCAL, LOCAL + PAGE, LOCAL + PAGE + 5, LOCAL + 2 * PAGE, HOLE, 0, 0x7FFF_FFFF_FFFF, 1 << 63, SHARED]
+        seen = [_where(side, addrs), _where(side, addrs * 5)]
+        side.mprotect(LOCAL, 64, PROT_NONE)
+        seen.append(_where(side, addrs))
+        seen += [_where(side, addrs[:1], flags=flags) for flags in (1, 2, 4, 6, 8)]
+        seen += [_where(side, addrs[:1], pid=pid) for pid in (side.pid, 999_999, (1 << 64) - 1)]
+        seen += [_where(side, addrs[:1], **{which: 8}) for which in ("pages", "status")]
+        seen.append(_where(side, addrs[:1], count=0))
+        return seen
+
+    live, twin = (run(side) for side in sides)
+    assert live == twin

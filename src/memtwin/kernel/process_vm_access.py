@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""process_vm_readv(2) and process_vm_writev(2): arguments in, ``mm/process_vm_access.py`` does the work."""
+"""process_vm_readv(2), process_vm_writev(2) and the query of move_pages(2): arguments in, the files of these names in
+``mm/`` do the work.
+"""
 
 from __future__ import annotations
 
 import errno
+import struct
 from typing import TYPE_CHECKING, Final
 
+from memtwin.abi.capability import CAP_SYS_NICE
 from memtwin.abi.fcntl import MAX_RW_COUNT
+from memtwin.abi.mempolicy import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
 from memtwin.fs.inode import linux_error
 from memtwin.kernel.ptrace import may_access_mm
 from memtwin.kernel.read_write import access_ok, copy_in, copy_out, import_iovec
 from memtwin.kernel.syscalls import Calls
+from memtwin.kernel.uaccess import copy_from_user, copy_to_user
+from memtwin.mm.migrate import do_pages_stat
 from memtwin.mm.process_vm_access import process_vm_rw
 
 if TYPE_CHECKING:
@@ -22,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["CALLS", "process_mm"]
 
 CALLS: Final = Calls()
+
+#: Pages of move_pages that are looked at before their states are told.
+_ASKED_AT_ONCE: Final = 16
 
 
 def process_mm(kernel: Kernel, caller: TaskStruct, pid: int) -> MmStruct:
@@ -108,3 +118,29 @@ def sys_process_vm_writev(
     sys: SyscallTable, task: TaskStruct, pid: int, local: int, local_count: int, remote: int, count: int, flags: int
 ) -> int:
     return _process_vm(sys, task, pid, (local, local_count), (remote, count), flags, write=True)
+
+
+@CALLS.define("move_pages", "pid", "ulong", "addr", "addr", "addr", "int", partly="the query only: no pages move")
+def sys_move_pages(
+    sys: SyscallTable, task: TaskStruct, pid: int, count: int, pages: int, nodes: int, status: int, flags: int
+) -> int:
+    if flags & ~(MPOL_MF_MOVE | MPOL_MF_MOVE_ALL):
+        raise linux_error(errno.EINVAL)
+    if flags & MPOL_MF_MOVE_ALL and not task.capable(CAP_SYS_NICE):
+        raise linux_error(errno.EPERM)
+    target = task if not pid else sys.kernel.tasks.get(pid)
+    if target is None:
+        raise linux_error(errno.ESRCH)
+    if not may_access_mm(sys.kernel, task, target, attach=False):
+        raise linux_error(errno.EPERM)
+    if target.mm is None:
+        raise linux_error(errno.EINVAL)
+    if nodes:
+        sys.not_modelled("move_pages: moving pages")
+        raise linux_error(errno.ENOSYS)
+    for first in range(0, count, _ASKED_AT_ONCE):
+        part = min(_ASKED_AT_ONCE, count - first)
+        addrs = struct.unpack(f"<{part}Q", copy_from_user(task, pages + first * 8, part * 8))
+        found = do_pages_stat(target.mm, addrs)
+        copy_to_user(task, status + first * 4, struct.pack(f"<{part}i", *found))
+    return 0

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
-from memtwin.hw.paging import DIRTY, PFN_MASK, PRESENT, PROT_NONE, RW, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, PFN_MASK, PRESENT, PROT_NONE, RW, SPECIAL
 from memtwin.mm.huge_rmap import folio_put
 from memtwin.mm.memory import handle_mm_fault
 from memtwin.mm.memory_failure import EHWPOISON
@@ -144,7 +144,7 @@ def unpin_user_pages(ctx: MmContext, pages: list[int], *, dirty: bool = False) -
     """Give pins back; ``dirty``: the pages were written."""
     for pfn in pages:
         head = ctx.pages.head(pfn)
-        if head == ctx.zero_pfn:
+        if _is_zero(ctx, head):
             continue
         if dirty:
             ctx.pages.flags[head] |= PG_DIRTY
@@ -156,8 +156,13 @@ def unpin_user_pages(ctx: MmContext, pages: list[int], *, dirty: bool = False) -
 def put_user_page(ctx: MmContext, pfn: int) -> None:
     """Give the reference of one page back."""
     head = ctx.pages.head(pfn)
-    if head != ctx.zero_pfn:
+    if not _is_zero(ctx, head):
         folio_put(ctx, head)
+
+
+def _is_zero(ctx: MmContext, head: int) -> bool:
+    """Whether it is the zero page or the huge one, on which nobody counts references."""
+    return head == ctx.zero_pfn or (head == ctx.thp.zero_pfn and head != 0)
 
 
 def get_user_page_vma_remote(mm: MmStruct, addr: int, flags: int) -> tuple[int, VmArea] | int | None:
@@ -354,7 +359,7 @@ def _follow_page(mm: MmStruct, vma: VmArea, addr: int, flags: int) -> int:
     if flags & FOLL_WRITE and not entry & RW and not forced:
         return 0
     if entry & SPECIAL:
-        if flags & FOLL_DUMP or pfn != ctx.zero_pfn:
+        if flags & FOLL_DUMP or not _is_zero(ctx, head):
             return -errno.EFAULT
         return pfn
     if not entry & RW and _must_unshare(vma, flags, state):
@@ -363,7 +368,10 @@ def _follow_page(mm: MmStruct, vma: VmArea, addr: int, flags: int) -> int:
         pages.refcount[head] += GUP_PIN_COUNTING_BIAS
     elif flags & FOLL_GET:
         pages.refcount[head] += 1
-    if flags & FOLL_TOUCH:
+    if flags & FOLL_TOUCH and shift != 12:
+        # The entry of a huge page remembers the access, the folio does not (observed on 6.18).
+        ctx.ram.q[index] = entry | ACCESSED | (DIRTY if flags & FOLL_WRITE else 0)
+    elif flags & FOLL_TOUCH:
         if flags & FOLL_WRITE and not entry & DIRTY:
             pages.flags[head] |= PG_DIRTY
         mark_page_accessed(pages, head, locked=bool(vma.flags & VM_LOCKED))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from memtwin.abi.prctl import PR_GET_MEMORY_MERGE, PR_SET_MEMORY_MERGE, PR_SET_THP_DISABLE
@@ -39,6 +40,8 @@ _O_RDWR_CREAT: Final = FLAGS["open"]["rdwr"] | FLAGS["open"]["creat"]
 _UFFD_DEFAULT: Final = FLAGS["uffd"]["cloexec"] | FLAGS["uffd"]["nonblock"]
 #: Most bytes that one mincore (one a page), pread, pwrite, vm_read or vm_write moves; on a live kernel they need room.
 _BUFFER: Final = 256 << 10
+#: Most pages that one page_status asks about.
+_QUERY: Final = 4096
 #: MADV_HWPOISON and MADV_SOFT_OFFLINE: a script that may also run on a live kernel does not poison its memory.
 _POISON: Final = (100, 101)
 
@@ -170,6 +173,15 @@ def _mincore(process: Process, args: list[Any], fields: Fields) -> int:
     if length > _BUFFER * PAGE:
         raise _too_big()
     fields |= byte_runs("vec", bytes(byte & 1 for byte in method(process, "mincore")(addr, length)))
+    return 0
+
+
+def _page_status(process: Process, args: list[Any], fields: Fields) -> int:
+    addr, pages = args[0], args[1] // PAGE
+    if pages > _QUERY:
+        raise _too_big()
+    status = method(process, "move_pages")([addr + number * PAGE & MASK for number in range(pages)])
+    fields["status"] = [[value, len(list(same))] for value, same in groupby(status)]
     return 0
 
 
@@ -361,7 +373,7 @@ def _table() -> Iterator[Operation]:
     yield row("mbind", "addr len policy number mbind", _plain("mbind"))
     yield row("set_mempolicy", "policy number", _plain("set_mempolicy"))
     yield row("get_mempolicy", "? addr", _get_mempolicy)
-    yield row("page_status", "addr len", None)
+    yield row("page_status", "addr len", _page_status)
     yield row("getrlimit", "limit", _getrlimit)
     yield row("setrlimit", "limit number ? number", _setrlimit)
     yield row("dropcap", "capability", _plain("dropcap"))

@@ -85,8 +85,8 @@ def test_a_line_that_is_not_understood_is_status_2(cli, write) -> None:
 
 
 def test_not_modelled_is_status_3(cli, write) -> None:
-    ran = cli("script", write("scan B 1p 0 0 0 0 0\nscan B 1p 0 0 0 0 0\npage_status B 1p\n"))
-    assert (ran.status, ran.err) == (3, "memtwin: not modelled yet: page_status (1), scan (2)\n")
+    ran = cli("script", write("scan B 1p 0 0 0 0 0\nscan B 1p 0 0 0 0 0\nuffd_poison 3 B 1p\n"))
+    assert (ran.status, ran.err) == (3, "memtwin: not modelled yet: scan (2), uffd_poison (1)\n")
     assert ran.out.splitlines()[1] == '{"i":1,"op":"scan","error":"not modelled"}'
 
 

@@ -123,3 +123,12 @@ def test_one_waits_for_the_page_that_another_reads() -> None:
 
 def test_the_kinds_are_those_of_the_table() -> None:
     assert len(KINDS) == len(TABLE) == 15
+
+
+def test_a_cold_fault_reads_one_page() -> None:
+    with Machine("64M") as machine:
+        process = machine.spawn()
+        file = DeviceFile(DISK, cold=True)
+        map_file(process, file, 1)
+        process.touch(BASE + 9 * PAGE, False)
+        assert list(file.mapping.folios) == [9]

@@ -146,3 +146,15 @@ def test_start_write_ends_with_the_writer() -> None:
         for downgrade in (False, True):
             sched.run_as(process.task, change, downgrade)
             assert vma.lock_seq != mm.mmap_lock.write_seq
+
+
+def test_the_lock_is_made_by_the_first_fault() -> None:
+    with Machine("64M") as machine:
+        process = machine.spawn()
+        process.mmap(BASE, 4 * PAGE, RW, ANON)
+        vma = process.mm.mm_mt.load(BASE)
+        assert vma.vm_lock is None and "vma_lock" not in process.read_file("/proc/slabinfo")
+        process.touch(BASE, True)
+        assert vma.vm_lock is None  # the first fault of 6.7 is handled under mmap_lock, for the anon_vma
+        process.touch(BASE + PAGE, True)
+        assert vma.vm_lock is not None and not vma.vm_lock.is_locked()
