@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The executor on the kernel that runs here: processes, answers, isolation, and a small campaign."""
 
+import json
 import os
+import subprocess
 
 import pytest
 
@@ -89,6 +91,17 @@ def test_a_lost_program_ends_alone(live):
     # mlockall and a limit of nothing do not matter here: the image itself is unmapped
     lost, fine = live.run([["munmap 0x30000000 64m", "brk K"], ["brk K"]])
     assert "died" in lost[-1] and fine == [{"i": 1, "op": "brk", "ret": "K+0x0"}]
+
+
+def test_a_program_lost_in_the_middle_of_an_answer(live):
+    if not live.map_room:
+        pytest.skip("vm.max_map_count is too large to be filled")
+    text = "script slow\nbrk K\nmap_room 0\n" + "dump smaps\n" * 50 + "script fine\nbrk K\n"
+    command = [str(executor()), "--timeout", "20"]
+    done = subprocess.run(command, input=text.encode(), capture_output=True, check=True)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert answers[2] == {"i": 1, "op": "brk", "ret": "K+0x0"} == answers[-1]
+    assert "timeout" in answers[-3] and answers[-2] == {"script": "fine"}
 
 
 def test_what_can_not_be_read(live):

@@ -14,6 +14,7 @@ from typing import Final
 
 from memtwin.abi.mman import (
     MADV_DONTNEED,
+    MADV_HUGEPAGE,
     MADV_WIPEONFORK,
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -31,6 +32,8 @@ __all__ = ["run"]
 PAGE: Final = 4096
 LENGTH: Final = 12 * PAGE
 MIDDLE: Final = slice(4 * PAGE, 8 * PAGE)  #: offsets of the part that becomes writable
+HUGE: Final = 2 << 20
+HUGE_AT: Final = 0x1000000000
 RW: Final = PROT_READ | PROT_WRITE
 ANON: Final = MAP_PRIVATE | MAP_ANONYMOUS
 OVERCOMMIT: Final = "/proc/sys/vm/overcommit_memory"
@@ -105,7 +108,7 @@ class _Side:
         for wipe in (True, False):
             self._child(wipe=wipe)
         self._strict()
-        self.seen["2 MiB with MADV_HUGEPAGE, read only"] = "waits for huge page faults"
+        self._huge()
         self._machine.check()
         self._machine.kernel.check_no_leak()
         self._machine.close()
@@ -145,6 +148,16 @@ class _Side:
         addr = process.mmap(0, LENGTH, RW, ANON)
         process.mprotect(addr, LENGTH, PROT_NONE)
         self.seen["12 pages mapped rw-, then PROT_NONE, never touched"] = _outcome(process, addr, base)
+        process.exit()
+
+    def _huge(self) -> None:
+        """A read fault that maps the huge zero page gives the area its anon_vma."""
+        process, base = self._spawn()
+        addr = process.mmap(HUGE_AT, HUGE, RW, ANON | MAP_FIXED)
+        process.madvise(addr, HUGE, MADV_HUGEPAGE)
+        process.read(addr, 1)
+        process.mprotect(addr, HUGE, PROT_READ)
+        self.seen["2 MiB with MADV_HUGEPAGE, read only, back to r--"] = _outcome(process, addr, base)
         process.exit()
 
     def _neighbour(self) -> None:
@@ -205,6 +218,7 @@ TABLE: Final = {
     "back to r--: written, then MADV_DONTNEED": ("3 areas, +16 kB",) * 2,
     "back to r--: private mapping of a file, never touched": ("3 areas, +16 kB",) * 2,
     "back to r--: private mapping of /dev/zero, never touched": ("3 areas, +16 kB", "1 area, +0 kB"),
+    "2 MiB with MADV_HUGEPAGE, read only, back to r--": ("1 area, +2048 kB",) * 2,
     "12 pages mapped rw-, then PROT_NONE, never touched": ("1 area, +48 kB", "1 area, +0 kB"),
     "the same beside what was always PROT_NONE": ("2 areas, +16 kB", "1 area, +0 kB"),
     "child of fork, parent had written and MADV_WIPEONFORK: r--": ("+0 kB", "-48 kB"),
@@ -233,6 +247,10 @@ def run(change_id: str, /) -> ExperimentResult:
             "back to r--: private mapping of /dev/zero, never touched",
             "12 pages mapped rw-, then PROT_NONE, never touched",
             "the same beside what was always PROT_NONE",
+        ),
+        as_told(
+            "a read that maps the huge zero page keeps the charge",
+            "2 MiB with MADV_HUGEPAGE, read only, back to r--",
         ),
         as_told("one page ever written keeps the charge of the whole area, even when it is dropped again", *touched),
         as_told(

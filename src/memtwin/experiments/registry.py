@@ -28,6 +28,7 @@ MODULES: dict[str, str] = {
     "vma-modify": "vma_modify",
     "vma-merge-wrappers": "vma_structure",
     "mprotect-unaccount-unfaulted": "mprotect_unaccount",
+    "thp-huge-fault-eligibility": "thp_eligibility",
     "vma-merge-dup-anon-comment": "vma_merge_case6",
     "fork-maple-gfp-kernel": "fork_maple_gfp",
     "rmap-exclusive-out-of-move": "wp_reuse",

@@ -32,6 +32,7 @@ from memtwin.fs.namei import Dentry, lookup_parent, path_lookup
 from memtwin.fs.proc.clear_refs import ClearRefsInode
 from memtwin.fs.proc.mem import MemInode
 from memtwin.fs.proc.proc_sysctl import SysctlInode
+from memtwin.fs.sysfs import AttributeInode
 from memtwin.fs.tty import StdioInode
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["do_faccessat", "do_open"]
 
 #: Regular files that can be opened for writing.
-_WRITABLE: Final = (StdioInode, SysctlInode, ClearRefsInode, MemInode)
+_WRITABLE: Final = (AttributeInode, StdioInode, SysctlInode, ClearRefsInode, MemInode)
 _PATH_FLAGS: Final = O_PATH | O_DIRECTORY | O_NOFOLLOW
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The mount table of one machine: the host at /, with the twin's own /proc, /dev and an empty /sys on top
+"""The mount table of one machine: the host at /, with the twin's own /proc, /dev and a /sys of little on top
 (fs/namespace.c).
 """
 
@@ -25,7 +25,7 @@ _SYSFS_MAGIC: Final = 0x62656572
 
 
 class Vfs:
-    """All files of one machine. ``root``: the dentry of /; ``proc``: to register files with."""
+    """All files of one machine. ``root``: the dentry of /; ``proc``, ``sys``: to register files with."""
 
     def __init__(
         self,
@@ -39,11 +39,12 @@ class Vfs:
     ) -> None:
         self.proc: Final = ProcFs(epoch, tasks, current, read_memory, may_access)
         self.dev: Final = make_dev(epoch, random_bytes)
+        self.sys: Final = TableDir(PseudoFs(21, _SYSFS_MAGIC, epoch))
         self.root: Final = Dentry(HostFs().root())
         self.root.mounts = {
             b"proc": self.proc.root,
             b"dev": self.dev,
-            b"sys": TableDir(PseudoFs(21, _SYSFS_MAGIC, epoch)),
+            b"sys": self.sys,
         }
 
     def text(self, path: str) -> str:

@@ -27,6 +27,7 @@ from memtwin.mm.check_mm import check_address_spaces
 from memtwin.mm.context import MmContext
 from memtwin.mm.huge_mm import HPAGE_PMD_NR, HugeZeroShrinker
 from memtwin.mm.huge_split import DeferredSplitShrinker
+from memtwin.mm.khugepaged import Khugepaged
 from memtwin.mm.mm_types import MmStruct
 from memtwin.mm.mmap import exit_mmap
 from memtwin.mm.oom_kill import oom_kill_message, select_bad_process
@@ -67,6 +68,7 @@ class Kernel:
         "events",
         "features",
         "huge_zero_shrinker",
+        "khugepaged",
         "log",
         "memory_names",
         "mm_ctx",
@@ -157,6 +159,8 @@ class Kernel:
             config=frozenset(config),
             pku=pku,
         )
+        #: Scans for blocks to collapse when somebody lets it run.
+        self.khugepaged = Khugepaged(self.mm_ctx)
         self.huge_zero_shrinker = HugeZeroShrinker(self.mm_ctx)
         self.page_alloc.reclaim.register_shrinker(Shrinker("thp-zero", self.huge_zero_shrinker))
         self.page_alloc.reclaim.register_shrinker(Shrinker("thp-deferred_split", DeferredSplitShrinker(self.mm_ctx)))

@@ -70,7 +70,7 @@ def sys_mremap(
     return do_mremap(_mm(task), addr, old_len, new_len, flags, new_addr)
 
 
-@CALLS.define("madvise", "addr", "size", "int", partly="no MADV_REMOVE, MADV_COLLAPSE, guards, poisoning")
+@CALLS.define("madvise", "addr", "size", "int", partly="no MADV_REMOVE, guards, poisoning, collapse of shared memory")
 def sys_madvise(sys: SyscallTable, task: TaskStruct, start: int, length: int, advice: int) -> int:
     try:
         do_madvise(_mm(task), start, length, advice)

@@ -17,6 +17,7 @@ from memtwin.fs.open import do_open
 from memtwin.fs.proc import meminfo, page, slabinfo, vmstat
 from memtwin.fs.proc.inode import Reader, ReaderInode
 from memtwin.fs.proc.proc_sysctl import VM_TABLE, SysctlInode
+from memtwin.fs.sysfs import add_transparent_hugepage
 from memtwin.kernel.sys import DOMAIN_NAME, HOST_NAME, release, version
 from memtwin.mm.util import vm_commit_limit
 
@@ -82,7 +83,7 @@ READERS: Final[Mapping[str, Callable[[MmContext], Reader]]] = {
 
 
 def register(sys: SyscallTable) -> None:
-    """Put the files into the machine's /proc."""
+    """Put the files into the machine's /proc and /sys."""
     for path, text in FILES.items():
         sys.vfs.proc.add(path, lambda text=text: text(sys))  # type: ignore[misc]
     proc, ctx = sys.vfs.proc, sys.kernel.mm_ctx
@@ -90,6 +91,7 @@ def register(sys: SyscallTable) -> None:
         proc.add_inode(path, ReaderInode(proc.fs, partial(reader, ctx)))
     for name, knob in VM_TABLE.items():
         proc.add_inode(f"sys/vm/{name}", SysctlInode(proc.fs, ctx, knob, proc.capable))
+    add_transparent_hugepage(sys.vfs.sys, ctx)
 
 
 def open_file(kernel: Kernel, path: str, flags: int) -> File:

@@ -150,6 +150,7 @@ class MmContext:
         "thp",
         "thp_advice_batch",
         "thp_align_topdown",
+        "thp_collapse_readonly",
         "thp_deferred_partial",
         "thp_huge_fault",
         "thp_mm_exclusive",
@@ -278,6 +279,7 @@ class MmContext:
         self.thp_split_zeropage = has("post-thp-split-zeropage")
         self.thp_mm_exclusive = has("post-thp-mm-exclusive")
         self.thp_advice_batch = has("post-thp-advice-batch")
+        self.thp_collapse_readonly = has("post-thp-collapse-readonly")
         self.thp_deferred_partial = has("post-thp-deferred-partial")
         self.overcommit_log_bytes = has("post-overcommit-log-bytes")
         self.fault_lock_release = has("fault-lock-release")

@@ -11,7 +11,7 @@ import errno
 
 import numpy as np
 
-from memtwin.hw.paging import DIRTY, GUARD_ENTRY, NX, PFN_MASK, PMD_SHIFT, PRESENT, RW, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, GUARD_ENTRY, NX, PFN_MASK, PMD_SHIFT, PRESENT, RW, SPECIAL
 from memtwin.mm.huge_memory import hugepage_vma_check, transhuge_vma_suitable
 from memtwin.mm.memory import denied_by_pkey, handle_mm_fault
 from memtwin.mm.mm_types import (
@@ -256,7 +256,6 @@ class _MarkAccessed:
         flags[pfns[again]] = old[again] & np.uint32(~PG_REFERENCED & 0xFFFFFFFF) | np.uint32(PG_ACTIVE)
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """A huge leaf counts as one page."""
-        entry = self._q[index]
-        if entry & (PRESENT | SPECIAL) == PRESENT:
-            mark_page_accessed(self._pages, (entry & PFN_MASK) >> 12, locked=self._locked)
+        """Only the leaf is marked, and on x86 only for a write."""
+        if self._write:
+            self._q[index] |= ACCESSED | DIRTY

@@ -6,7 +6,7 @@ A fault in an empty 2 MiB block of an area that may have huge pages maps one at 
 new page for a write. What is done to huge leaves afterwards is in ``huge_range.py``, splitting in ``huge_split.py``,
 collapsing small pages into a huge one in ``khugepaged.py``.
 
-No area can be a vdso, DAX or a stack under construction here, so those steps of the eligibility test never decide.
+No area can be a vdso or a stack under construction here, so those steps of the eligibility test never decide.
 Lock order: ``mmap_lock`` (or the area's lock), then ``page_table_lock``.
 """
 
@@ -75,6 +75,8 @@ def hugepage_vma_check(
         flags = vma.flags
     if flags & VM_NOHUGEPAGE or vma.mm.thp_disabled:
         return False
+    if vma.vm_ops is not None and vma.vm_ops.is_dax:
+        return in_pf
     later = (in_pf or smaps) and vma.mm.ctx.thp_huge_fault
     if flags & VM_NO_KHUGEPAGED and not later:
         return False

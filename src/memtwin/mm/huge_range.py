@@ -145,16 +145,18 @@ class _LargeFolios:
         """A leaf, which the range covers wholly, needs no split; the ends were looked at before."""
 
 
-def split_folios_for_advice(mm: MmStruct, start: int, end: int) -> None:
+def split_folios_for_advice(mm: MmStruct, start: int, end: int, *, free: bool) -> list[int]:
     """MADV_FREE, MADV_COLD and MADV_PAGEOUT act on whole pages: split the huge *pages* (not only the leaves) that the
-    range covers in part. One that others map too stays as it is, and the advice leaves its leaf alone.
+    range covers in part. One that others map too stays as it is. Heads of those whose small entries the advice leaves
+    alone: what others map, with MADV_FREE (``free``) always, else unless the range covers it.
 
     6.7 splits every huge page that small entries map; later kernels (post-thp-advice-batch) only those that the range
     does not cover wholly.
     """
     ctx = mm.ctx
+    left_alone: list[int] = []
     if not ctx.thp.folios:
-        return
+        return left_alone
     for edge in (start, end):
         index = huge_leaf(mm, edge) if edge & (PMD_SIZE - 1) else 0
         if index and not ctx.ram.q[index] & SPECIAL:
@@ -164,5 +166,9 @@ def split_folios_for_advice(mm: MmStruct, start: int, end: int) -> None:
     folios = _LargeFolios(mm)
     ctx.pt.walk_range(mm, start, end, folios)
     for head, entries in folios.heads.items():
-        if not maybe_shared(ctx, head) and not (ctx.thp_advice_batch and entries == HPAGE_PMD_NR):
+        if maybe_shared(ctx, head):
+            if free or entries < HPAGE_PMD_NR:
+                left_alone.append(head)
+        elif not (ctx.thp_advice_batch and entries == HPAGE_PMD_NR):
             split_huge_page(ctx, head)
+    return left_alone

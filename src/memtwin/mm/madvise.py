@@ -15,6 +15,7 @@ from memtwin.abi import mman
 from memtwin.errors import NotModelled
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.gup import faultin_page_range
+from memtwin.mm.khugepaged import madvise_collapse
 from memtwin.mm.ksm import NEVER_MERGEABLE
 from memtwin.mm.madvise_pages import advise_pages, check_seal
 from memtwin.mm.mm_types import (
@@ -72,7 +73,7 @@ _PROCESS_ADVICE: Final = frozenset({mman.MADV_COLD, mman.MADV_PAGEOUT, mman.MADV
 #: Longest range that one element of an I/O vector names, and where user memory ends.
 _MAX_RW_COUNT: Final = 0x7FFFF000
 USER_LIMIT: Final = 0x7FFFFFFFF000
-_NOT_MODELLED: Final = frozenset({mman.MADV_HWPOISON, mman.MADV_SOFT_OFFLINE, mman.MADV_COLLAPSE})
+_NOT_MODELLED: Final = frozenset({mman.MADV_HWPOISON, mman.MADV_SOFT_OFFLINE})
 _GUARDS: Final = frozenset({mman.MADV_GUARD_INSTALL, mman.MADV_GUARD_REMOVE})
 
 
@@ -104,6 +105,8 @@ def do_madvise(mm: MmStruct, start: int, length: int, advice: int) -> None:
         _with_lock(
             mm.mmap_lock.down_read, mm.mmap_lock.up_read, lambda: faultin_page_range(mm, start, end, write=write)
         )
+    elif advice == mman.MADV_COLLAPSE:
+        _with_lock(mm.mmap_lock.down_write, mm.mmap_lock.up_write, lambda: madvise_collapse(mm, start, end))
     else:
         _with_lock(mm.mmap_lock.down_read, mm.mmap_lock.up_read, lambda: _act_on_pages(mm, start, end, advice))
 

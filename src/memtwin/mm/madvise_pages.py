@@ -117,8 +117,8 @@ def _remove(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
 
 
 def _age(mm: MmStruct, start: int, end: int, *, free: bool) -> None:
-    split_folios_for_advice(mm, start, end)
     age = _Age(mm, free, start, end)
+    age.left_alone = split_folios_for_advice(mm, start, end, free=free)
     mm.ctx.pt.walk_range(mm, start, end, age)
     if age.changed:
         mm.tlb.flush(age.changed)
@@ -133,7 +133,7 @@ class _Age:
     kernel wrote to it) is not offered while others map it.
     """
 
-    __slots__ = ("_bits", "_ctx", "_end", "_free", "_start", "changed")
+    __slots__ = ("_bits", "_ctx", "_end", "_free", "_start", "changed", "left_alone")
 
     def __init__(self, mm: MmStruct, free: bool, start: int, end: int) -> None:
         self._ctx = mm.ctx
@@ -141,6 +141,8 @@ class _Age:
         self._end = end
         self._free = free
         self._bits = ACCESSED | DIRTY if free else ACCESSED
+        #: Heads of huge pages whose small entries stay as they are.
+        self.left_alone: list[int] = []
         self.changed = 0
 
     def few(self, index: int, count: int, addr: int) -> None:
@@ -151,6 +153,8 @@ class _Age:
             if not entry & _MAPPED or entry & SPECIAL:
                 continue
             pfn = (entry & PFN_MASK) >> 12
+            if pages.comp_order[pfn] and pages.head(pfn) in self.left_alone:
+                continue
             if self._free:
                 if pages.flags[pfn] & PG_DIRTY:
                     if pages.mapcount[pfn] != 1:
@@ -172,6 +176,9 @@ class _Age:
         entries = batch.gather()
         vec = self._ctx.pages.vec
         chosen = ((entries & np.uint64(_MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)
+        if self.left_alone:
+            heads = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64) >> 9 << 9
+            chosen &= ~np.isin(heads, self.left_alone)
         pfns = ((entries[chosen] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
         if self._free:
             passed = ((vec.flags[pfns] & np.uint32(PG_DIRTY)) != 0) & (vec.mapcount[pfns] != 1)

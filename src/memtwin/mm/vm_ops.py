@@ -29,7 +29,7 @@ class VmOperations:
     ``has_map_pages``: cached pages around a read fault may be mapped; such operations do not need ``mmap_lock``.
     ``has_page_mkwrite``, ``has_huge_fault``, ``has_access``: the operation exists. ``wants_writenotify``: shared
     entries are installed read-only, so that the first write to a page is noticed (files whose dirty pages are tracked;
-    implied by ``has_page_mkwrite``).
+    implied by ``has_page_mkwrite``). ``is_dax``: the file's pages are memory themselves.
     """
 
     has_close = False
@@ -37,6 +37,7 @@ class VmOperations:
     has_page_mkwrite = False
     has_huge_fault = False
     has_access = False
+    is_dax = False
     wants_writenotify = False
 
     def open(self, vma: VmArea) -> None:

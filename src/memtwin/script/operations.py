@@ -146,32 +146,34 @@ def _write(process: Process, args: list[Any], fields: Fields) -> int:
     return done
 
 
-def _too_big() -> OSError:
-    return OSError(errno.E2BIG, "more than one operation of a script may move")
-
-
-def _vm_read(process: Process, args: list[Any], fields: Fields) -> int:
-    addr, length, target = (*args, process)[:3]
+def _at_most_a_buffer(length: int) -> int:
     if length > _BUFFER:
-        raise _too_big()
-    data: bytes = method(process, "process_vm_readv")(target, addr, length)
+        raise OSError(errno.E2BIG, "more than one operation of a script may move")
+    return length
+
+
+def _show(data: bytes, fields: Fields) -> int:
+    """What a call that reads bytes answers."""
     if data:
         fields |= byte_runs("vals", data)
     return len(data)
 
 
+def _vm_read(process: Process, args: list[Any], fields: Fields) -> int:
+    addr, length, target = (*args, process)[:3]
+    return _show(method(process, "process_vm_readv")(target, addr, _at_most_a_buffer(length)), fields)
+
+
 def _vm_write(process: Process, args: list[Any], _fields: Fields) -> int:
     addr, length, value, target = (*args, process)[:4]
-    if length > _BUFFER:
-        raise _too_big()
-    done: int = method(process, "process_vm_writev")(target, addr, bytes([value & 0xFF]) * length)
+    data = bytes([value & 0xFF]) * _at_most_a_buffer(length)
+    done: int = method(process, "process_vm_writev")(target, addr, data)
     return done
 
 
 def _mincore(process: Process, args: list[Any], fields: Fields) -> int:
     addr, length = args
-    if length > _BUFFER * PAGE:
-        raise _too_big()
+    _at_most_a_buffer(length // PAGE + (length % PAGE > 0))
     fields |= byte_runs("vec", bytes(byte & 1 for byte in method(process, "mincore")(addr, length)))
     return 0
 
@@ -223,19 +225,12 @@ def _fstat(process: Process, args: list[Any], fields: Fields) -> int:
 
 def _pread(process: Process, args: list[Any], fields: Fields) -> int:
     fd, offset, length = args
-    if length > _BUFFER:
-        raise _too_big()
-    data: bytes = method(process, "pread")(fd, length, offset)
-    if data:
-        fields |= byte_runs("vals", data)
-    return len(data)
+    return _show(method(process, "pread")(fd, _at_most_a_buffer(length), offset), fields)
 
 
 def _pwrite(process: Process, args: list[Any], _fields: Fields) -> int:
     fd, offset, length, value = args
-    if length > _BUFFER:
-        raise _too_big()
-    done: int = method(process, "pwrite")(fd, bytes([value & 0xFF]) * length, offset)
+    done: int = method(process, "pwrite")(fd, bytes([value & 0xFF]) * _at_most_a_buffer(length), offset)
     return done
 
 

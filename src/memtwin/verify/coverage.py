@@ -94,7 +94,7 @@ def operation(words: Sequence[str]) -> str:
         return f"{op} {words[3]}" if words[3].isalpha() or "_" in words[3] else f"{op} unknown"
     if op == "mlock2" and len(words) > 3:
         return f"mlock2 {words[3]}"
-    if op in ("mlockall", "dump", "setrlimit") and len(words) > 1:
+    if op in ("mlockall", "dump", "setrlimit", "sysctl") and len(words) > 1:
         return op if op == "dump" else f"{op} {words[1]}"
     return op
 

@@ -29,8 +29,8 @@ Answers = list[dict[str, Any]]
 #: Where the executor is linked to.
 EXECUTOR_BASE: Final = 0x30000000
 _BUILD: Final = ("-static", "-no-pie", "-O2", f"-Wl,-Ttext-segment={EXECUTOR_BASE:#x}")
-#: ms that one operation may take before its program counts as lost.
-_TIMEOUT_MS: Final = 5000
+#: ms that one operation may take before its program counts as lost; on a busy machine a dump of all areas takes some s.
+_TIMEOUT_MS: Final = 20_000
 #: A limit of areas that ``map_room`` can fill up to in reasonable time; the executor has the same number.
 _MOST_MAPS: Final = 200_000
 #: s that an executor has to end its programs, which may have many areas.

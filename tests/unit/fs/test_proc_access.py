@@ -129,3 +129,9 @@ def test_the_commit_charge_is_not_touched_by_forced_writes(pair):
     assert first.kernel.mm_ctx.committed == before
     assert [vma.flags & 7 for vma in first.vmas() if vma.start == AT + (1 << 30)] == [1]
     assert first.mm.rss_anon == 3 and first.mm.rss_shmem == 1
+
+
+@pytest.mark.parametrize("name", [*GUARDED, *OPEN])
+def test_what_can_not_be_written_is_not_opened_for_it(pair, name):
+    first, _ = pair
+    assert answer(lambda: first.write_file(f"/proc/self/{name}", "x")) == "EROFS"

@@ -34,6 +34,7 @@ def filled(ranges, flags, expected):
     return tree, allocator
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("flags", [0, MM_MT_FLAGS])
 @pytest.mark.parametrize("seed", range(12))
 def test_the_same_nodes(monkeypatch, flags, seed):
@@ -56,6 +57,7 @@ def test_the_same_nodes(monkeypatch, flags, seed):
         quick.check()
 
 
+@pytest.mark.interpreted
 def test_it_is_taken(monkeypatch):
     """Nearly all stores of a fork go this way."""
     taken = []

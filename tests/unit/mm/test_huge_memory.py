@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 
 import pytest
 
 from memtwin.abi.mman import (
     MADV_COLD,
+    MADV_COLLAPSE,
     MADV_DONTNEED,
     MADV_FREE,
     MADV_HUGEPAGE,
@@ -319,3 +321,135 @@ def test_bytes_go_where_they_belong():
         assert p.read(at, 5 * 4096) == text[: 5 * 4096]
         assert q.read(at + 4096, 6) == b"hello" + text[4101:4102]
         ended(m, p, q)
+
+
+def collapsible(process, pages=3, at=AT):
+    """2 MiB of which the first pages are small ones."""
+    process.mmap(at, MIB2, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED)
+    for page in range(pages):
+        process.write(at + page * 4096, bytes([page + 1]) * 4096)
+    return at
+
+
+def test_collapse_keeps_the_bytes_and_frees_the_small_pages():
+    with machine() as m:
+        p = m.spawn()
+        at = collapsible(p)
+        p.madvise(at, MIB2, MADV_COLLAPSE)
+        m.check()
+        assert (event(p, "thp_collapse_alloc"), meminfo(p, "AnonHugePages"), status(p, "RssAnon")) == (1, 2048, 2048)
+        assert p.read(at, 4 * 4096) == b"".join(bytes([i]) * 4096 for i in (1, 2, 3, 0))
+        p.madvise(at, MIB2, MADV_COLLAPSE)  # there already
+        assert event(p, "thp_collapse_alloc") == 1
+        ended(m, p)
+
+
+def test_collapse_in_a_child_leaves_the_parents_pages():
+    with machine() as m:
+        p = m.spawn()
+        at = collapsible(p)
+        q = p.fork()
+        q.write(at + 5 * 4096, b"y")
+        q.madvise(at, MIB2, MADV_COLLAPSE)
+        m.check()
+        assert (is_huge_page(q, at), is_huge_page(p, at)) == (True, False)
+        assert q.read(at + 5 * 4096, 1) == b"y"
+        assert p.read(at, 1) == b"\1"
+        ended(m, p, q)
+
+
+@pytest.mark.parametrize(("kernel", "errno_"), [("6.7", errno.EINVAL), ("6.18", 0)])
+def test_collapse_of_pages_nobody_may_write(kernel, errno_):
+    """post-thp-collapse-readonly."""
+    with machine(kernel=kernel) as m:
+        p = m.spawn()
+        at = collapsible(p)
+        p.mprotect(at, MIB2, PROT_READ)
+        try:
+            p.madvise(at, MIB2, MADV_COLLAPSE)
+            got = 0
+        except OSError as error:
+            got = error.errno
+        assert got == errno_
+        ended(m, p)
+
+
+def test_collapse_refuses_what_is_held_and_where_nothing_is():
+    with machine() as m:
+        p = m.spawn()
+        at = collapsible(p)
+        with pytest.raises(OSError) as caught:
+            p.madvise(at + MIB2, MIB2, MADV_COLLAPSE)
+        assert caught.value.errno == errno.ENOMEM
+        m.kernel.page_alloc.get_page(pfn_of(p, at))
+        with pytest.raises(OSError) as caught:
+            p.madvise(at, MIB2, MADV_COLLAPSE)
+        assert caught.value.errno == errno.EAGAIN
+        m.kernel.page_alloc.put_page(pfn_of(p, at))
+        p.madvise(at, MIB2, MADV_DONTNEED)
+        p.mmap(at + MIB2, MIB2, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED)
+        with pytest.raises(OSError) as caught:
+            p.madvise(at + MIB2, MIB2, MADV_COLLAPSE)
+        assert caught.value.errno == errno.EINVAL
+        ended(m, p)
+
+
+def test_khugepaged_heeds_its_limits():
+    files = "/sys/kernel/mm/transparent_hugepage/"
+    with machine() as m:
+        p = m.spawn()
+        at = collapsible(p)
+        khugepaged = m.kernel.khugepaged
+        assert khugepaged.run() == 0  # nothing was advised
+        p.madvise(at, MIB2, MADV_HUGEPAGE)
+        p.write_file(files + "khugepaged/max_ptes_none", "100")
+        assert khugepaged.run() == 0
+        assert event(p, "thp_scan_exceed_none_pte") > 0
+        p.write_file(files + "khugepaged/max_ptes_none", "511")
+        p.write_file(files + "enabled", "never")
+        assert khugepaged.run() == 0
+        p.write_file(files + "enabled", "madvise")
+        assert khugepaged.run() == 1
+        m.check()
+        assert p.read_file(files + "khugepaged/pages_collapsed") == "1\n"
+        assert int(p.read_file(files + "khugepaged/full_scans")) > 0
+        ended(m, p)
+
+
+def test_khugepaged_goes_on_where_it_stopped():
+    with machine() as m:
+        p = m.spawn()
+        for block in range(4):
+            collapsible(p, at=AT + block * MIB2)
+        p.madvise(AT, 4 * MIB2, MADV_HUGEPAGE)
+        m.kernel.mm_ctx.thp.khugepaged.pages_to_scan = 600
+        made = [m.kernel.khugepaged.run() for _ in range(4)]
+        m.check()
+        assert sum(made) == 4 and max(made) <= 2
+        ended(m, p)
+
+
+def test_the_files():
+    files = "/sys/kernel/mm/transparent_hugepage/"
+    with machine() as m:
+        p = m.spawn()
+        assert p.read_file(files + "enabled") == "always [madvise] never\n"
+        assert p.read_file(files + "defrag") == "always defer defer+madvise [madvise] never\n"
+        assert p.read_file(files + "hpage_pmd_size") == "2097152\n"
+        assert p.write_file(files + "defrag", "defer\n") == 6
+        assert p.read_file(files + "defrag") == "always [defer] defer+madvise madvise never\n"
+        for name, bad in [
+            ("enabled", "bogus"),
+            ("enabled", "madvise \n"),
+            ("use_zero_page", "2"),
+            ("use_zero_page", "0x1"),
+            ("khugepaged/max_ptes_none", "512"),
+            ("khugepaged/pages_to_scan", "0"),
+            ("khugepaged/scan_sleep_millisecs", "4294967296"),
+        ]:
+            with pytest.raises(OSError) as caught:
+                p.write_file(files + name, bad)
+            assert caught.value.errno == errno.EINVAL
+        with pytest.raises(OSError) as caught:
+            p.write_file(files + "khugepaged/full_scans", "1")
+        assert caught.value.errno == errno.EACCES

@@ -124,6 +124,9 @@ static void serve(const char *name, const char *text, size_t len, int exe)
 	first = 0;
 	memset(sh->proc, 0, sizeof sh->proc);
 	restore_sysctls();
+	if (died || late) /* what it had begun to answer is no line */
+		while (sh->out_len && sh->out[sh->out_len - 1] != '\n')
+			sh->out_len--;
 	flush_out();
 	if (died || late) {
 		to_out();

@@ -27,6 +27,7 @@ PROFILE = Profile(
         actions.touch: 5,
         actions.brk: 5,
         actions.mremap: 5,
+        actions.mseal: 0.3,
         actions.fork: 1,
     },
     openings={actions.near_map_limit: 0.008, actions.with_limits: 0.1, actions.lock_limit: 0.3},

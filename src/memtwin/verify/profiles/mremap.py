@@ -26,6 +26,7 @@ PROFILE = Profile(
         actions.mlock: 3,
         actions.brk: 1,
         actions.mbind: 0.7,
+        actions.mseal: 0.5,
         actions.sysctl: 0.7,
         actions.userfaultfd: 0.7,
         actions.limits: 0.7,

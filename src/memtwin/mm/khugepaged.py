@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Collapsing small pages into a huge one (Linux: mm/khugepaged.c): MADV_COLLAPSE, and khugepaged's scan.
+
+A block of 2 MiB with a page table is copied into a fresh huge page, whose leaf takes the table in reserve.
+MADV_COLLAPSE does so whatever the settings and however little is there; khugepaged heeds ``enabled`` and the
+``max_ptes_*`` limits, and wants one page that was accessed lately. Of the answers in :class:`ScanResult` only the
+errno is visible.
+
+:class:`Khugepaged` is driven by whoever lets its time pass, one wake-up at a time; no task of its own runs yet.
+Lock order: ``mmap_lock`` for writing, ``page_table_lock``.
+"""
+
+from __future__ import annotations
+
+import errno
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from memtwin.errors import NotModelled
+from memtwin.hw.paging import ACCESSED, ENTRIES, PFN_MASK, PMD_SHIFT, PMD_SIZE, PRESENT, PROT_NONE, RW, SPECIAL, UFFD_WP
+from memtwin.lib.gfp_types import GFP_TRANSHUGE, GFP_TRANSHUGE_LIGHT, ZERO
+from memtwin.mm.huge_memory import hugepage_vma_check, set_huge_pmd
+from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER
+from memtwin.mm.huge_rmap import entire_mapcount
+from memtwin.mm.mm_types import VM_UFFD_MISSING, MmStruct, VmArea
+from memtwin.mm.page import PG_ANON, PG_LOCKED, PG_REFERENCED
+from memtwin.mm.page_table import LeafRows
+from memtwin.mm.vm_fault import VmFault
+from memtwin.mm.vma import areas_in
+from memtwin.mm.zap import ZapOp
+
+if TYPE_CHECKING:
+    from memtwin.mm.context import MmContext
+
+__all__ = ["Khugepaged", "ScanResult", "collapse_block", "madvise_collapse"]
+
+
+class ScanResult(Enum):
+    """What became of one block."""
+
+    SUCCEED = auto()
+    PMD_MAPPED = auto()  #: it is a huge leaf already
+    PMD_NULL = auto()  #: nothing was ever there
+    VMA_CHECK = auto()  #: the area may not have huge pages
+    EXCEED_NONE_PTE = auto()
+    EXCEED_SHARED_PTE = auto()
+    PTE_NON_PRESENT = auto()
+    PTE_UFFD_WP = auto()
+    PAGE_RO = auto()  #: no entry may write (before post-thp-collapse-readonly)
+    LACK_REFERENCED_PAGE = auto()
+    PAGE_ANON = auto()  #: a page that is not anonymous
+    PAGE_COUNT = auto()  #: somebody besides the page tables holds a page
+    PAGE_LOCK = auto()
+    ALLOC_HUGE_PAGE_FAIL = auto()
+
+
+_COLLAPSED: Final = frozenset((ScanResult.SUCCEED, ScanResult.PMD_MAPPED))
+_AGAIN: Final = frozenset((ScanResult.PAGE_COUNT, ScanResult.PAGE_LOCK))
+
+
+def _errno(result: ScanResult) -> int:
+    if result is ScanResult.ALLOC_HUGE_PAGE_FAIL:
+        return errno.ENOMEM
+    return errno.EAGAIN if result in _AGAIN else errno.EINVAL
+
+
+def madvise_collapse(mm: MmStruct, start: int, end: int) -> None:
+    """MADV_COLLAPSE of [start, end): every whole block of 2 MiB in it. Precondition: ``mmap_lock`` for writing.
+
+    Raises OSError EINVAL (an area that may not have huge pages, or a block with nothing to collapse), ENOMEM (a hole,
+    or no huge page), EAGAIN (a page is held); the other blocks of the area are collapsed nevertheless.
+    """
+    hole = False
+    position = start
+    for vma in areas_in(mm, start, end):
+        hole |= vma.start > position
+        low, position = max(vma.start, start), min(vma.end, end)
+        if vma.file is not None and vma.file.mapping.shmem:
+            raise NotModelled("MADV_COLLAPSE of shared memory comes with huge pages of tmpfs")
+        _collapse_area(mm, vma, low, position)
+    if hole or position < end:
+        raise OSError(errno.ENOMEM, "madvise: part of the range is not mapped")
+
+
+def _collapse_area(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
+    if not hugepage_vma_check(vma, enforce_sysfs=False):
+        raise OSError(errno.EINVAL, "madvise: the area may not have huge pages")
+    first, last = -(-start >> PMD_SHIFT), end >> PMD_SHIFT
+    done = 0
+    failure = ScanResult.VMA_CHECK
+    for slot in range(first, last):
+        result = collapse_block(mm, vma, slot << PMD_SHIFT)
+        if result in _COLLAPSED:
+            done += 1
+            continue
+        failure = result
+        if result is ScanResult.ALLOC_HUGE_PAGE_FAIL:
+            break
+    if done != last - first:
+        raise OSError(_errno(failure), f"madvise: MADV_COLLAPSE: {failure.name}")
+
+
+def collapse_block(mm: MmStruct, vma: VmArea, addr: int, *, khugepaged: bool = False) -> ScanResult:
+    """Collapse the 2 MiB at ``addr``, which lie in ``vma``. ``khugepaged``: heed the limits it is set to."""
+    ctx = mm.ctx
+    slot = addr >> PMD_SHIFT
+    if slot in mm.deposits:
+        return ScanResult.PMD_MAPPED
+    base = mm.pte_tables.get(slot)
+    if base is None:
+        return ScanResult.PMD_NULL
+    table = base >> 9
+    result = _scan(ctx, vma, table, khugepaged)
+    if result is not ScanResult.SUCCEED:
+        return result
+    gfp = GFP_TRANSHUGE if not khugepaged or ctx.thp.khugepaged.defrag else GFP_TRANSHUGE_LIGHT
+    head = ctx.page_alloc.alloc_pages(gfp | ZERO, HPAGE_PMD_ORDER)
+    if not head:
+        ctx.events.thp_collapse_alloc_failed += 1
+        return ScanResult.ALLOC_HUGE_PAGE_FAIL
+    ctx.events.thp_collapse_alloc += 1
+    _replace(mm, vma, addr, table, head)
+    return ScanResult.SUCCEED
+
+
+def _scan(ctx: MmContext, vma: VmArea, table: int, khugepaged: bool) -> ScanResult:
+    """Whether the entries of ``table`` may be collapsed."""
+    settings, pages, vec = ctx.thp.khugepaged, ctx.pages, ctx.pages.vec
+    entries = ctx.ram.frames[table]
+    mapped = (entries & np.uint64(PRESENT | PROT_NONE)) != 0
+    zero = mapped & ((entries & np.uint64(SPECIAL)) != 0)
+    none = int(np.count_nonzero(entries == 0)) + int(np.count_nonzero(zero))
+    if none and (vma.flags & VM_UFFD_MISSING or (khugepaged and none > settings.max_ptes_none)):
+        ctx.events.thp_scan_exceed_none_pte += 1
+        return ScanResult.EXCEED_NONE_PTE
+    if (~mapped & (entries != 0)).any():
+        return ScanResult.PTE_NON_PRESENT
+    if (entries & np.uint64(UFFD_WP)).any():
+        return ScanResult.PTE_UFFD_WP
+    used = entries[mapped & ~zero]
+    pfns = ((used & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+    order = vec.comp_order[pfns]
+    heads = pfns >> order << order
+    if not (vec.flags[heads] & np.uint32(PG_ANON)).all():
+        return ScanResult.PAGE_ANON
+    if khugepaged and int(np.count_nonzero(vec.mapcount[pfns] > 1)) > settings.max_ptes_shared:
+        ctx.events.thp_scan_exceed_share_pte += 1
+        return ScanResult.EXCEED_SHARED_PTE
+    if (vec.flags[heads] & np.uint32(PG_LOCKED)).any():
+        return ScanResult.PAGE_LOCK
+    single = order == 0
+    if (vec.refcount[pfns[single]] != vec.mapcount[pfns[single]]).any():
+        return ScanResult.PAGE_COUNT
+    for head in np.unique(heads[~single]).tolist():
+        counts = int(vec.mapcount[head : head + HPAGE_PMD_NR].sum())
+        if pages.refcount[head] != counts - (HPAGE_PMD_NR - 1) * entire_mapcount(ctx, head):
+            return ScanResult.PAGE_COUNT
+    if not ctx.thp_collapse_readonly and not (used & np.uint64(RW)).any():
+        return ScanResult.PAGE_RO
+    young = (used & np.uint64(ACCESSED)) != 0
+    if khugepaged and not (young | ((vec.flags[heads] & np.uint32(PG_REFERENCED)) != 0)).any():
+        return ScanResult.LACK_REFERENCED_PAGE
+    return ScanResult.SUCCEED
+
+
+def _replace(mm: MmStruct, vma: VmArea, addr: int, table: int, head: int) -> None:
+    """Copy what ``table`` maps into the zeroed huge page ``head``, and let that be mapped instead."""
+    ctx = mm.ctx
+    mm.page_table_lock.lock()
+    index = ctx.pt.pmd_alloc(mm, addr)
+    ctx.pt.remove_table(mm, addr, index)
+    mm.tlb.flush(HPAGE_PMD_NR)
+    entries = ctx.ram.frames[table].tolist()
+    for i, entry in enumerate(entries):
+        if entry & (PRESENT | PROT_NONE) and not entry & SPECIAL:
+            ctx.ram.copy(head + i, (entry & PFN_MASK) >> 12)
+            ctx.pages.nonzero[head + i] = 1
+            ctx.work.pages_copied += 1
+    zap = ZapOp(mm)
+    zap.rows(LeafRows(ctx.ram, np.array([addr]), np.array([table]), 0, ENTRIES))
+    ctx.work.ptes += zap.cleared
+    set_huge_pmd(VmFault(mm, vma, addr, 0), index, head, table)
+    mm.page_table_lock.unlock()
+    zap.finish()
+
+
+class Khugepaged:
+    """The scan over all address spaces: ``run`` is one wake-up, ``pages_to_scan`` pages. Where it stopped is
+    remembered.
+    """
+
+    __slots__ = ("_addr", "_ctx", "_mm_id")
+
+    def __init__(self, ctx: MmContext) -> None:
+        self._ctx = ctx
+        self._mm_id = 0
+        self._addr = 0
+
+    def run(self) -> int:
+        """Scan on from where the last wake-up stopped; how many huge pages came of it. ``full_scans`` counts the times
+        that all address spaces were seen.
+        """
+        ctx = self._ctx
+        settings = ctx.thp.khugepaged
+        if ctx.thp.enabled == "never":
+            return 0
+        budget = settings.pages_to_scan
+        collapsed = 0
+        finished = 0
+        while budget > 0 and finished < 2:
+            mm = next((mm for mm_id, mm in sorted(ctx.mms.items()) if mm_id >= self._mm_id), None)
+            if mm is None:
+                settings.full_scans += 1
+                self._mm_id = self._addr = 0
+                finished += 1
+                continue
+            if mm.id != self._mm_id:
+                self._mm_id, self._addr = mm.id, 0
+            scanned, made = self._scan_mm(mm, budget)
+            budget -= scanned
+            collapsed += made
+        settings.pages_collapsed += collapsed
+        return collapsed
+
+    def _scan_mm(self, mm: MmStruct, budget: int) -> tuple[int, int]:
+        """Scan ``mm`` from the remembered address on: pages scanned, huge pages made."""
+        scanned = made = 0
+        mm.mmap_lock.down_write()
+        try:
+            for vma in mm.areas():
+                if vma.end <= self._addr:
+                    continue
+                scanned += 1
+                if not hugepage_vma_check(vma):
+                    continue
+                addr = max(-(-vma.start // PMD_SIZE) * PMD_SIZE, self._addr)
+                while addr + PMD_SIZE <= vma.end:
+                    if scanned >= budget:
+                        self._addr = addr
+                        return scanned, made
+                    result = collapse_block(mm, vma, addr, khugepaged=True)
+                    addr += PMD_SIZE
+                    scanned += HPAGE_PMD_NR
+                    self._addr = addr
+                    made += result is ScanResult.SUCCEED
+                    if result is ScanResult.ALLOC_HUGE_PAGE_FAIL:
+                        return budget, made  # it sleeps alloc_sleep_millisecs
+        finally:
+            mm.mmap_lock.up_write()
+        self._mm_id, self._addr = mm.id + 1, 0
+        return max(scanned, 1), made
