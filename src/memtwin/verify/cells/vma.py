@@ -34,6 +34,10 @@ madvise dontneed_locked | ENOMEM | hole, over hole, from hole
 madvise dontneed_locked | ok | whole, head, tail, middle, across
 madvise free | ENOMEM | hole, over hole, from hole
 madvise free | ok | whole, head, tail, middle
+madvise guard_install | ENOMEM | hole, over hole, from hole
+madvise guard_install | ok | whole, head, tail, middle, across
+madvise guard_remove | ENOMEM | hole, over hole
+madvise guard_remove | ok | whole
 madvise hugepage | EINVAL | unaligned
 madvise hugepage | ENOMEM | hole, over hole, from hole
 madvise hugepage | ok | whole, head, tail, middle, across
@@ -67,6 +71,8 @@ mbind | EINVAL | hole, whole, head, tail, middle, across, over hole, from hole, 
 mbind | ok | whole, head, tail, middle, across, over hole, from hole, zero, outside
 memfd | ok | -
 merge | ok | -
+mincore | ENOMEM | hole, over hole, from hole
+mincore | ok | whole, head, tail, middle, across
 mlock | EINVAL | outside
 mlock | ENOMEM | hole, whole, head, tail, middle, across, over hole, from hole, unaligned, outside
 mlock | ok | whole, head, tail, middle, across, zero, unaligned
@@ -110,6 +116,8 @@ mremap in place | ok | whole, head, tail, middle, across, over hole
 mremap maymove | EFAULT | hole, across, over hole, from hole, zero, outside
 mremap maymove | EINVAL | hole, whole, head, tail, middle, across, over hole, zero, unaligned, outside
 mremap maymove | ok | whole, head, tail, middle, across, over hole
+mseal | ENOMEM | hole, over hole, from hole
+mseal | ok | whole, head, tail, middle, across
 msync | EINVAL | hole, whole, head, tail, middle, across, over hole, from hole, unaligned
 msync | ENOMEM | hole, over hole, from hole, outside
 msync | ok | whole, head, tail, middle, across, zero
@@ -152,7 +160,6 @@ setrlimit data | ok | -
 setrlimit memlock | EINVAL | -
 setrlimit memlock | ok | -
 sysctl legacy_va_layout | ok | -
-sysctl max_map_count | EINVAL | -
 sysctl max_map_count | ok | -
 sysctl mmap_min_addr | ok | -
 sysctl overcommit_kbytes | ok | -
