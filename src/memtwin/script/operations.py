@@ -181,7 +181,7 @@ def _mincore(process: Process, args: list[Any], fields: Fields) -> int:
 def _page_status(process: Process, args: list[Any], fields: Fields) -> int:
     addr, pages = args[0], args[1] // PAGE
     if pages > _QUERY:
-        raise _too_big()
+        raise OSError(errno.E2BIG, "more than one page_status asks about")
     status = method(process, "move_pages")([addr + number * PAGE & MASK for number in range(pages)])
     fields["status"] = [[value, len(list(same))] for value, same in groupby(status)]
     return 0
