@@ -146,10 +146,14 @@ def _write(process: Process, args: list[Any], fields: Fields) -> int:
     return done
 
 
-def _at_most_a_buffer(length: int) -> int:
-    if length > _BUFFER:
+def _at_most(limit: int, length: int) -> int:
+    if length > limit:
         raise OSError(errno.E2BIG, "more than one operation of a script may move")
     return length
+
+
+def _at_most_a_buffer(length: int) -> int:
+    return _at_most(_BUFFER, length)
 
 
 def _show(data: bytes, fields: Fields) -> int:
@@ -180,8 +184,7 @@ def _mincore(process: Process, args: list[Any], fields: Fields) -> int:
 
 def _page_status(process: Process, args: list[Any], fields: Fields) -> int:
     addr, pages = args[0], args[1] // PAGE
-    if pages > _QUERY:
-        raise OSError(errno.E2BIG, "more than one page_status asks about")
+    _at_most(_QUERY, pages)
     status = method(process, "move_pages")([addr + number * PAGE & MASK for number in range(pages)])
     fields["status"] = [[value, len(list(same))] for value, same in groupby(status)]
     return 0
