@@ -14,7 +14,7 @@ from functools import partial
 
 from memtwin.errors import BadInput
 from memtwin.verify.campaign import CHUNK, Campaign, Case, Report, Worker, follow_parent, key_of
-from memtwin.verify.compare import compare, lost
+from memtwin.verify.compare import compare, lost, unruled
 from memtwin.verify.live import executor
 from memtwin.verify.mutations import Mutation, planted
 
@@ -40,13 +40,13 @@ def _chunk(campaign: Campaign, cpu: int, names: tuple[Mutation, ...], first: int
     good = [
         (number, lines, live)
         for number, lines, live in worker.ask(Report(), first, count)
-        if not lost(live) and compare(live, worker.twin.run(lines), worker.ignore)[0] is None
+        if not lost(live) and compare(live, worker.twin.run(lines), worker.ignore | unruled(lines))[0] is None
     ]
     found: dict[str, tuple[int, str]] = {}
     for mutation in names:
         with planted(mutation):
             for number, lines, live in good:
-                difference, _ = compare(live, worker.twin.run(lines), worker.ignore)
+                difference, _ = compare(live, worker.twin.run(lines), worker.ignore | unruled(lines))
                 if difference is not None:
                     found[mutation.name] = number, key_of(Case(number, tuple(lines), difference))
                     break

@@ -18,6 +18,7 @@ from types import CodeType, FunctionType
 
 from memtwin import compiled
 from memtwin.errors import BadInput
+from memtwin.verify.mutations_pages import PAGES
 
 __all__ = ["MUTATIONS", "Mutation", "lookup", "planted"]
 
@@ -389,6 +390,7 @@ MUTATIONS = (
         "if not",
         ("fork",),
     ),
+    *(Mutation(*row) for row in PAGES),
 )
 
 

@@ -202,3 +202,12 @@ def test_every_flag_is_documented(root: Path) -> None:
     page = (root / "docs/script.md").read_text()
     words = set(re.findall(r"\w+", page.split("## Names of flags")[1]))
     assert [name for table in FLAGS.values() for name in table if name not in words] == []
+
+
+def test_page_status_tells_runs_and_asks_about_4096_pages_at_most(fake, ask):
+    process = fake({"move_pages": [0, 0, -2, 0]})
+    assert ask(process, "page_status B 4p", "page_status B 4097p") == [
+        {"i": 1, "op": "page_status", "ret": 0, "status": [[0, 2], [-2, 1], [0, 1]]},
+        {"i": 2, "op": "page_status", "ret": -7, "err": "E2BIG"},
+    ]
+    assert process.calls == [("move_pages", [B, B + 4096, B + 8192, B + 12288])]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from memtwin.verify.actions.advice import (
     advise_pages,
+    aged,
     free_and_page_out,
     guard,
     guarded,
@@ -50,6 +51,7 @@ from memtwin.verify.actions.userfaultfd import two_userfaultfds, userfaultfd
 __all__ = [
     "access",
     "advise_pages",
+    "aged",
     "below_stack_like",
     "beyond_the_file",
     "big_area",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from memtwin.verify.generate import WINDOW, Author
 from memtwin.verify.layout import Area
 
-__all__ = ["advise_pages", "free_and_page_out", "guard", "guarded", "locked_and_dropped", "punch"]
+__all__ = ["advise_pages", "aged", "free_and_page_out", "guard", "guarded", "locked_and_dropped", "punch"]
 
 _ADVICE = {
     "dontneed": 14,
@@ -71,6 +71,8 @@ def guarded(author: Author) -> None:
         if author.chance(0.3):
             author.write(f"write {at} 3")
     author.write(f"mprotect {two} rw")
+    if author.chance(0.5):
+        author.write("dump smaps")
     author.layout.map(Area(start, start + left + right, "anon", "rw", True))
 
 
@@ -87,6 +89,28 @@ def free_and_page_out(author: Author) -> None:
     author.write(f"madvise {at} {author.pick({'pageout': 4, 'cold': 1})}")
     if author.chance(0.6):
         author.write(f"read {at}")
+
+
+def aged(author: Author) -> None:
+    """Pages that two processes map: advice of one of them about their age, and what the other's say then."""
+    if author.flags.get("forks", 0) >= 5:
+        return
+    author.flags["forks"] = author.flags.get("forks", 0) + 1
+    at = author.pages_at(author.rng.randrange(WINDOW - 8), author.rng.randint(1, 4))
+    kind = author.pick({"shared": 2, "private": 1})
+    author.write(f"mmap {at} rw {kind}|anon|fixed")
+    author.write(author.pick({f"write {at} 3": 1, f"read {at}": 1 if kind == "shared" else 0}))
+    author.layout.map(Area(at.start, at.end, "shared" if kind == "shared" else "anon", "rw", True))
+    name = author.name("c")
+    author.write(f"fork {name}")
+    author.layouts[name] = author.layout.copy()
+    if kind == "shared":
+        author.lines.append(f"@{name} read {at}")
+        author.lines.append(f"@{name} madvise {at} cold")
+        if author.chance(0.3):
+            author.write(f"madvise {at} {author.pick({'random': 1, 'sequential': 1})}")
+    author.write(f"madvise {at} {author.pick({'cold': 2, 'dontneed': 3, 'pageout': 1})}")
+    author.lines.append("@* dump smaps pagemap")
 
 
 def punch(author: Author) -> None:

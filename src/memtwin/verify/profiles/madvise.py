@@ -22,6 +22,7 @@ PROFILE = Profile(
         actions.guarded: 2,
         actions.free_and_page_out: 4,
         actions.punch: 3,
+        actions.aged: 2,
         actions.locked_and_dropped: 2,
         actions.mseal: 1,
         actions.mincore: 4,
