@@ -34,7 +34,7 @@ from memtwin.mm.set_pte import ANON_FLAGS, GFP_ANON
 from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV
 from memtwin.mm.vma import areas_in
 
-__all__ = ["faultin_page_range", "populate_vma_range"]
+__all__ = ["faultin_page_range", "populate_vma_page_range", "populate_vma_range"]
 
 
 def populate_vma_range(mm: MmStruct, start: int, end: int, *, ignore_errors: bool) -> None:
@@ -47,18 +47,22 @@ def populate_vma_range(mm: MmStruct, start: int, end: int, *, ignore_errors: boo
     mm.mmap_lock.down_read()
     try:
         for vma in areas_in(mm, start, end):
-            if vma.flags & (VM_IO | VM_PFNMAP | VM_LOCKONFAULT):
-                continue
             try:
-                if not vma.flags & VM_ACCESS_FLAGS or denied_by_pkey(vma, False):
-                    raise OSError(errno.EFAULT, "populate: the area permits no access")
-                write = vma.flags & (VM_WRITE | VM_SHARED) == VM_WRITE
-                _populate_area(mm, vma, max(vma.start, start), min(vma.end, end), write)
+                populate_vma_page_range(mm, vma, max(vma.start, start), min(vma.end, end))
             except OSError:
                 if not ignore_errors:
                     raise
     finally:
         mm.mmap_lock.up_read()
+
+
+def populate_vma_page_range(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
+    """The same for [start, end) of one area. ``mmap_lock`` is held. Raises OSError EFAULT, ENOMEM."""
+    if vma.flags & (VM_IO | VM_PFNMAP | VM_LOCKONFAULT):
+        return
+    if not vma.flags & VM_ACCESS_FLAGS or denied_by_pkey(vma, False):
+        raise OSError(errno.EFAULT, "populate: the area permits no access")
+    _populate_area(mm, vma, start, end, vma.flags & (VM_WRITE | VM_SHARED) == VM_WRITE)
 
 
 def faultin_page_range(mm: MmStruct, start: int, end: int, *, write: bool) -> None:

@@ -7,13 +7,14 @@ Areas are processed left to right and the first error stops: earlier ones stay c
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 
 import numpy as np
 
 from memtwin.abi.mman import PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE
 from memtwin.hw.paging import NX, PFN_MASK, PKEY_MASK, PRESENT, PROT_NONE, RW, SPECIAL, USER
 from memtwin.hw.ram import PAGE_MASK
-from memtwin.mm.gup import populate_vma_range
+from memtwin.mm.gup import populate_vma_page_range
 from memtwin.mm.huge_mm import HPAGE_PMD_NR
 from memtwin.mm.huge_range import change_huge_pmd, split_range_ends
 from memtwin.mm.mm_types import (
@@ -59,17 +60,14 @@ def do_mprotect(mm: MmStruct, start: int, length: int, prot: int) -> None:
         raise OSError(errno.ENOMEM, "mprotect: the range wraps")
     if prot & ~_PROTECTIONS:
         raise OSError(errno.EINVAL, "mprotect: unknown protection")
-    populate: list[tuple[int, int]] = []
     mm.mmap_lock.down_write()
     try:
-        _protect_range(mm, start, end, prot, grows, populate)
+        _protect_range(mm, start, end, prot, grows)
     finally:
         mm.mmap_lock.up_write()
-        for low, high in populate:
-            populate_vma_range(mm, low, high, ignore_errors=True)
 
 
-def _protect_range(mm: MmStruct, start: int, end: int, prot: int, grows: int, populate: list[tuple[int, int]]) -> None:
+def _protect_range(mm: MmStruct, start: int, end: int, prot: int, grows: int) -> None:
     access = prot & VM_ACCESS_FLAGS
     # With protection keys, exactly PROT_EXEC makes memory execute-only, and anything else undoes it.
     key = VM_PKEY_EXECUTE_ONLY if mm.ctx.pku and prot == PROT_EXEC else 0
@@ -93,7 +91,7 @@ def _protect_range(mm: MmStruct, start: int, end: int, prot: int, grows: int, po
         if mm.ctx.mseal and vma.flags & VM_SEALED:
             raise OSError(errno.EPERM, "mprotect: the area is sealed")
         flags = vma.flags & ~(VM_ACCESS_FLAGS | VM_PKEY_EXECUTE_ONLY) | access | key
-        prev = _fixup(mm, prev, vma, start, stop, flags, populate)
+        prev = _fixup(mm, prev, vma, start, stop, flags)
         if stop == end:
             return
         start = stop
@@ -109,7 +107,6 @@ def _fixup(
     start: int,
     end: int,
     flags: int,
-    populate: list[tuple[int, int]],
 ) -> VmArea:
     """Give [start, end) of ``vma`` the new flags; the area it is in afterwards. Raises OSError ENOMEM.
 
@@ -142,7 +139,9 @@ def _fixup(
     if old & VM_ACCOUNT and not flags & VM_ACCOUNT:
         ctx.committed -= pages
     if old & (VM_WRITE | VM_SHARED | VM_LOCKED) == VM_LOCKED and flags & VM_WRITE:
-        populate.append((start, end))
+        # At once: the next area of the range may merge or not by what this one holds.
+        with suppress(OSError):
+            populate_vma_page_range(mm, vma, start, end)
     mm.vm_stat_account(old, -pages)
     mm.vm_stat_account(flags, pages)
     return vma

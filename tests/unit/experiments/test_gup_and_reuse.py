@@ -31,6 +31,7 @@ def test_a_debugger_that_may_write_what_is_shared_is_noticed(monkeypatch: pytest
     assert "what a debugger sees is what 6.18 shows" in failing("access-remote-vm-static")
 
 
+@pytest.mark.interpreted
 def test_a_fault_that_copies_exclusive_pages_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def alone(ctx, vma, page):
         return ctx.pages.refcount[page] == 1 and wp.wp_can_reuse_anon_folio(ctx, vma, page)
@@ -39,6 +40,7 @@ def test_a_fault_that_copies_exclusive_pages_is_noticed(monkeypatch: pytest.Monk
     assert "each write is answered as on 6.18" in failing("wp-can-reuse-anon-folio")
 
 
+@pytest.mark.interpreted
 def test_a_reuse_that_forgets_to_mark_the_page_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     def forgetful(ctx, vma, page):
         return bool(ctx.pages.flags[page] & PG_ANON_EXCLUSIVE) or wp.wp_can_reuse_anon_folio(ctx, vma, page)

@@ -60,10 +60,10 @@ def test_unaccount_of_touched_memory_is_noticed(monkeypatch: pytest.MonkeyPatch)
 
     fixup = mprotect._fixup
 
-    def careless(mm, prev, vma, start, end, flags, populate):
+    def careless(mm, prev, vma, start, end, flags):
         if flags & 2 or not vma.flags & mprotect.VM_ACCOUNT:
-            return fixup(mm, prev, vma, start, end, flags, populate)
-        changed = fixup(mm, prev, vma, start, end, flags, populate)
+            return fixup(mm, prev, vma, start, end, flags)
+        changed = fixup(mm, prev, vma, start, end, flags)
         if changed.flags & mprotect.VM_ACCOUNT and (changed.start, changed.end) == (start, end):
             changed.set_flags(changed.flags & ~mprotect.VM_ACCOUNT)
             mm.ctx.committed -= changed.pages
