@@ -433,7 +433,7 @@ def test_nothing_leads_into_the_hosts_proc_sys_or_dev(cc, twin, tmp_path):
     os.mkfifo(tmp_path / "fifo")
     names = [
         "l1",
-        "l2/mm",
+        "l2/debug",
         "l3",
         "l4",
         "l5",

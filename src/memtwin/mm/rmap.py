@@ -140,10 +140,9 @@ def anon_vma_clone(ctx: MmContext, dst: VmArea, src: VmArea) -> bool:
 
 
 def anon_vma_fork(ctx: MmContext, child: VmArea, parent: VmArea) -> bool:
-    """Link the child's copy of an area: to all of the parent's anon_vmas, and to one of its own. False without
-    memory.
+    """Link the child's copy of an area, which has no anon_vma yet: to all of the parent's, and to one of its own.
+    False without memory.
     """
-    child.anon_vma = None
     if parent.anon_vma is None:
         return True
     if not anon_vma_clone(ctx, child, parent):

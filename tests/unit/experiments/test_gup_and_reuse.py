@@ -26,6 +26,7 @@ def test_both_sides_alike_is_noticed(change_id: str, value: bool, monkeypatch: p
     assert failing(change_id)
 
 
+@pytest.mark.interpreted
 def test_a_debugger_that_may_write_what_is_shared_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(get_user_pages, "check_vma_flags", lambda vma, flags: 0)
     assert "what a debugger sees is what 6.18 shows" in failing("access-remote-vm-static")
