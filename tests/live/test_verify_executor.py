@@ -9,6 +9,7 @@ import pytest
 
 from memtwin.verify.campaign import Campaign, reports, run
 from memtwin.verify.live import Live, executor, why_not
+from memtwin.verify.twin import Twin
 
 REASON = why_not()
 pytestmark = [pytest.mark.live, pytest.mark.skipif(REASON is not None, reason=str(REASON))]
@@ -26,6 +27,13 @@ def one(live, *lines):
 def test_an_empty_address_space(live):
     (answer,) = one(live, "dump")
     assert answer == {"i": 1, "op": "dump", "maps": [], "smaps": [], "pagemap": [], "status": {}}
+
+
+def test_both_halves_begin_with_the_same_size():
+    """Limits on all of the address space count from there. The executor fills up to it, so it must not need more."""
+    size = Twin().size()
+    answers = Live(executor(), size=size).run([["setrlimit as AS0", "getrlimit as"]])[0]
+    assert answers[1]["cur"] == size
 
 
 def test_mapping_touching_and_a_fault(live):

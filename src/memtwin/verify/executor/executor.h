@@ -78,7 +78,7 @@ struct shared {
 	int run_value;
 	int out_len, extra_len, text_pos, text_len;
 	char line[1024], last_op[32];
-	struct { u64 pfn; int id; } class[32768];
+	struct { u64 pfn; int id; } class[8192];
 	int nclass;
 	u64 entries[2048];
 	char slurp[32 << 10];
