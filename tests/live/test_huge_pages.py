@@ -91,13 +91,22 @@ def program(seed: int) -> list[str]:
 @pytest.mark.live
 @pytest.mark.skipif(REASON is not None, reason=str(REASON))
 def test_random_programs_on_huge_pages() -> None:
+    """A program that the live kernel answers otherwise when it runs again says nothing (khugepaged and DAMON run there
+    when they like).
+    """
     twin = Twin("host")
+    live_half = Live(size=twin.size())
     programs = [program(seed) for seed in range(PROGRAMS)]
-    answers = Live(size=twin.size()).run(programs)
     names = ignored(os.uname().release)
-    differ = []
-    for seed, (lines, live) in enumerate(zip(programs, answers, strict=True)):
+    differ, unstable = [], 0
+    for seed, (lines, live) in enumerate(zip(programs, live_half.run(programs), strict=True)):
         difference, missing = compare(live, twin.run(lines), names)
-        if difference is not None or missing is not None:
+        if difference is None and missing is None:
+            continue
+        again = [compare(live, other, names)[0] for other in live_half.run([lines] * 3)]
+        if difference is not None and any(other is not None and other.index <= difference.index for other in again):
+            unstable += 1
+        else:
             differ.append((seed, difference, missing))
     assert differ == []
+    assert unstable <= PROGRAMS // 3

@@ -99,7 +99,7 @@ static void dump_smaps(pid_t pid)
 static int class_of(u64 pfn)
 {
 	int size = sizeof sh->class / sizeof sh->class[0];
-	for (u64 i = pfn * 0x9E3779B97F4A7C15ULL >> 51;; i = (i + 1) % size) {
+	for (u64 i = pfn * 0x9E3779B97F4A7C15ULL >> 50;; i = (i + 1) % size) {
 		if (!sh->class[i].id) {
 			if (sh->nclass > size / 2)
 				return -1;

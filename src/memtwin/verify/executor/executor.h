@@ -78,7 +78,7 @@ struct shared {
 	int run_value;
 	int out_len, extra_len, text_pos, text_len;
 	char line[1024], last_op[32];
-	struct { u64 pfn; int id; } class[8192];
+	struct { unsigned pfn; int id; } class[16384]; /* frames below 16 TiB */
 	int nclass;
 	u64 entries[2048];
 	char slurp[32 << 10];
