@@ -47,7 +47,7 @@ from memtwin.mm.mremap import do_mremap
 from memtwin.mm.mseal import do_mseal
 from memtwin.mm.process_vm_access import read_remote_vm, write_remote_vm
 from memtwin.mm.shmem import DevZero, ShmemFile, ShmemInode
-from memtwin.mm.userfaultfd import UserfaultfdCtx
+from memtwin.mm.userfaultfd import UserfaultfdCtx, UserfaultfdFile
 
 __all__ = ["Process"]
 
@@ -142,7 +142,9 @@ class Process:
             raise OSError(errno.EINVAL, "mmap: unaligned offset")
         file: MappedFile | None = None
         if not flags & mman.MAP_ANONYMOUS:
-            file = self._memory_file(fd)
+            held = self.task.memory_files.get(fd)
+            unmappable = held is not None and isinstance(held.what, UserfaultfdCtx)
+            file = UserfaultfdFile() if unmappable else self._memory_file(fd)
         return self._call(do_mmap, self.mm, addr, length, prot, flags, file, offset >> 12)
 
     def munmap(self, addr: int, length: int) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 from memtwin.abi import userfaultfd as uf
 from memtwin.errors import NotModelled
 from memtwin.hw.ram import PAGE_MASK
+from memtwin.mm.filemap import FILE_VM_OPS, AddressSpace
 from memtwin.mm.mm_types import (
     VM_MAYWRITE,
     VM_UFFD_FLAGS,
@@ -24,9 +25,10 @@ from memtwin.mm.mm_types import (
     VmArea,
 )
 from memtwin.mm.vm_fault import VM_FAULT_SIGBUS
+from memtwin.mm.vm_ops import VmOperations
 from memtwin.mm.vma import areas_in, each_area
 
-__all__ = ["UserfaultfdCtx", "handle_userfault"]
+__all__ = ["UserfaultfdCtx", "UserfaultfdFile", "handle_userfault"]
 
 _MODE_FLAGS: Final = {
     uf.UFFDIO_REGISTER_MODE_MISSING: VM_UFFD_MISSING,
@@ -45,6 +47,23 @@ def handle_userfault(vma: VmArea, addr: int) -> int:
     if ctx is None or not (ctx.features or 0) & uf.UFFD_FEATURE_SIGBUS:
         raise NotModelled(f"a fault at {addr:#x} that a userfaultfd's monitor would have to answer")
     return VM_FAULT_SIGBUS
+
+
+class UserfaultfdFile:
+    """What mmap sees of a userfaultfd: it is open for reading only, and can not be mapped."""
+
+    path = "anon_inode:[userfaultfd]"
+    dev = (0, 0)
+    ino = 0
+    readable = True
+    writable = False
+    seals = 0
+    vm_ops: VmOperations | None = FILE_VM_OPS
+
+    @property
+    def mapping(self) -> AddressSpace:
+        """Raises OSError ENODEV."""
+        raise OSError(errno.ENODEV, "mmap: a userfaultfd can not be mapped")
 
 
 class UserfaultfdCtx:
