@@ -24,7 +24,6 @@ from memtwin.lib.maple_tree.errors import NodesWanted
 from memtwin.lib.maple_tree.gaps import find_gap, find_gap_rev
 from memtwin.lib.maple_tree.node import (
     INDEX_MAX,
-    LEAF_64,
     MA_ACTIVE,
     MA_OVERFLOW,
     MA_PAUSE,
@@ -88,11 +87,9 @@ class MaState:
         """Entry at ``index``; the cursor is then on its range (also if that is NULL)."""
         tree = self.tree
         index = self.index
-        node = tree.root
+        node = tree.leaf_at(index)
         if tree.work is not None:
             tree.work.nodes += tree.height
-        while node.kind != LEAF_64:
-            node = node.slots[bisect_left(node.pivots, index)]
         pivots = node.pivots
         offset = bisect_left(pivots, index)
         self.status = MA_ACTIVE

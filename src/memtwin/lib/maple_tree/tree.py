@@ -121,12 +121,7 @@ class MapleTree:
         """Entry at ``index``, or None."""
         if self.work is not None:
             self.work.nodes += self.height
-        node = self.leaf
-        if node.dead or index < node.min or index > node.pivots[-1]:
-            node = self.root
-            while node.kind != LEAF_64:
-                node = node.slots[bisect_left(node.pivots, index)]
-            self.leaf = node
+        node = self.leaf_at(index)
         entry = node.slots[bisect_left(node.pivots, index)]
         return None if entry is XA_ZERO_ENTRY else entry
 
@@ -136,12 +131,7 @@ class MapleTree:
             return None
         if self.work is not None:
             self.work.nodes += self.height
-        node = self.leaf
-        if node.dead or index < node.min or index > node.pivots[-1]:
-            node = self.root
-            while node.kind != LEAF_64:
-                node = node.slots[bisect_left(node.pivots, index)]
-            self.leaf = node
+        node = self.leaf_at(index)
         pivots, slots = node.pivots, node.slots
         offset = bisect_left(pivots, index)
         entry = slots[offset]
@@ -159,12 +149,7 @@ class MapleTree:
         """The entries whose ranges meet [first, last], ascending; zero entries read as NULL."""
         if self.work is not None:
             self.work.nodes += self.height
-        node = self.leaf
-        if node.dead or first < node.min or first > node.pivots[-1]:
-            node = self.root
-            while node.kind != LEAF_64:
-                node = node.slots[bisect_left(node.pivots, first)]
-            self.leaf = node
+        node = self.leaf_at(first)
         pivots, slots = node.pivots, node.slots
         offset = bisect_left(pivots, first)
         found: list[Entry] = []
@@ -188,12 +173,7 @@ class MapleTree:
         """The entries at first - 1 and last + 1 (None: NULL) if all of [first, last] is NULL; else None."""
         if self.work is not None:
             self.work.nodes += self.height
-        node = self.leaf
-        if node.dead or first < node.min or first > node.pivots[-1]:
-            node = self.root
-            while node.kind != LEAF_64:
-                node = node.slots[bisect_left(node.pivots, first)]
-            self.leaf = node
+        node = self.leaf_at(first)
         pivots, slots = node.pivots, node.slots
         offset = bisect_left(pivots, first)
         end = pivots[offset]
@@ -359,7 +339,17 @@ class MapleTree:
         if unused:
             self.allocator.free_bulk(unused)
 
-    # -- for the write side of this package and for debugging
+    # -- for this package and for debugging
+
+    def leaf_at(self, index: int) -> MapleNode:
+        """The leaf that covers ``index``; the walk begins where the last one ended, if that is still the right leaf."""
+        node = self.leaf
+        if node.dead or index < node.min or index > node.pivots[-1]:
+            node = self.root
+            while node.kind != LEAF_64:
+                node = node.slots[bisect_left(node.pivots, index)]
+            self.leaf = node
+        return node
 
     def check(self) -> None:
         """Recompute what the tree keeps; InvariantBroken names the first condition that does not hold."""

@@ -64,10 +64,8 @@ def store(mas: MaState, entry: Entry) -> Entry:
         mas.last = pivots[offset]
         mas.seq = tree.seq
         return old
-    node = tree.root
     first, last = mas.index, mas.last
-    while node.kind != LEAF_64:
-        node = node.slots[bisect_left(node.pivots, first)]
+    node = tree.leaf_at(first)
     if last > node.pivots[-1] or (entry is None and last == node.pivots[-1] != INDEX_MAX):
         return _store_spanning(mas, node, entry)
     old, o0, o1, first, last, _, _ = _locate(node, first, last, entry)
@@ -173,12 +171,7 @@ def store_in_leaf(
     node comes from ``reserve``, else with ``gfp``; with None for a reserve, as many as ``nodes_for`` says are got
     beforehand, and those not needed given back. Raises NodesWanted, the tree untouched.
     """
-    node = tree.leaf
-    if node.dead or first < node.min or first > node.pivots[-1]:
-        node = tree.root
-        while node.kind != LEAF_64:
-            node = node.slots[bisect_left(node.pivots, first)]
-        tree.leaf = node
+    node = tree.leaf_at(first)
     pivots = node.pivots
     end = pivots[-1]
     if last > end or not node.addr or (entry is None and last == end != INDEX_MAX):
@@ -269,11 +262,9 @@ def nodes_for(mas: MaState, entry: Entry) -> int:
     """
     tree = mas.tree
     first, last = mas.index, mas.last
-    node = tree.root
-    if (first == 0 and last == INDEX_MAX) or not node.addr:
+    if (first == 0 and last == INDEX_MAX) or not tree.root.addr:
         return 1
-    while node.kind != LEAF_64:
-        node = node.slots[bisect_left(node.pivots, first)]
+    node = tree.leaf_at(first)
     if last > node.pivots[-1] or (entry is None and last == node.pivots[-1] != INDEX_MAX):
         return 3 * tree.height + 1
     _, o0, o1, first, last, start, stop = _locate(node, first, last, entry)
@@ -477,9 +468,7 @@ def _store_spanning(mas: MaState, left: MapleNode, entry: Entry) -> Entry:
     first, last = mas.index, mas.last
     o0 = bisect_left(left.pivots, first)
     old = left.slots[o0]
-    right = tree.root
-    while right.kind != LEAF_64:
-        right = right.slots[bisect_left(right.pivots, last)]
+    right = tree.leaf_at(last)
     o1 = bisect_left(right.pivots, last)
     if entry is None:
         start = left.pivots[o0 - 1] + 1 if o0 else left.min

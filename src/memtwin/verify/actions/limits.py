@@ -22,7 +22,9 @@ def limits(author: Author) -> None:
         case "memlock":
             lock_limit(author)
         case "show":
-            author.write(f"getrlimit {author.rng.choice(('as', 'memlock', 'stack'))}")
+            shown = author.rng.choice(("as", "memlock", "stack"))
+            # What fills the room counts in AS0 of the live half only.
+            author.write(f"getrlimit {'stack' if 'room' in author.flags else shown}")
         case "wrong":
             author.write(f"setrlimit {author.rng.choice(('memlock 0-1', 'memlock 16m', 'as 5p 4p', '99 1'))}")
         case _:

@@ -33,9 +33,9 @@ def with_sysctl(author: Author) -> None:
             author.flags["sysctl"] = 2
             for _ in range(author.rng.randint(2, 5)):
                 _promise(author, ("8192g", "16384g", "24576g", "40960g", "57344g", "65536g"))
-        case "areas":
+        case "areas":  # at most 3 less: where the twin's limit is moved it can be as low as the program's own 3 areas
             near_map_limit(author)
-            author.write(f"sysctl max_map_count MAPS0{author.rng.choice(('-1', '-1', '-2', '-3', '-5', '+1', '+2'))}")
+            author.write(f"sysctl max_map_count MAPS0{author.rng.choice(('-1', '-1', '-2', '-3', '-3', '+1', '+2'))}")
             author.flags["sysctl"] = 3
         case "lowest":
             author.write(f"sysctl mmap_min_addr {author.rng.choice(_LOWEST)}")
@@ -58,7 +58,7 @@ def sysctl(author: Author) -> None:
             author.write(author.pick({"sysctl overcommit_memory 0": 1, "sysctl overcommit_memory": 1}))
             author.flags["sysctl"] = 1
         case 3:
-            author.write(f"sysctl max_map_count MAPS0{author.rng.choice(('-4', '-2', '+0', '+1', '+3'))}")
+            author.write(f"sysctl max_map_count MAPS0{author.rng.choice(('-3', '-2', '+0', '+1', '+3'))}")
         case _:
             author.write(
                 author.pick(
