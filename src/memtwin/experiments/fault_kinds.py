@@ -50,7 +50,7 @@ class DriverOps(FileVmOps):
 
 
 class DeviceFile:
-    """An open file of ``PAGES`` pages, each filled with its index; on a disk if ``cold``."""
+    """An open file of ``pages`` pages, each filled with the low byte of its index; on a disk if ``cold``."""
 
     dev = (8, 1)
     ino = 1
@@ -58,10 +58,10 @@ class DeviceFile:
     readable = writable = True
     seals = 0
 
-    def __init__(self, ops: VmOperations, *, cold: bool = False) -> None:
+    def __init__(self, ops: VmOperations, *, pages: int = PAGES, cold: bool = False) -> None:
         self.vm_ops: VmOperations | None = ops
         self.mapping = AddressSpace(
-            lambda index: bytes([index]) * PAGE, lambda: PAGES * PAGE, read_ns=READ_NS if cold else 0
+            lambda index: bytes([index & 255]) * PAGE, lambda: pages * PAGE, read_ns=READ_NS if cold else 0
         )
 
 

@@ -11,17 +11,17 @@ from typing import Final
 
 from memtwin.abi.mman import MADV_HUGEPAGE, MAP_FIXED, MAP_SHARED, PROT_READ, PROT_WRITE
 from memtwin.experiments.base import Claim, ExperimentResult, Observation
+from memtwin.experiments.fault_kinds import DeviceFile
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.machine import Machine
-from memtwin.mm.filemap import AddressSpace, FileVmOps
+from memtwin.mm.filemap import FileVmOps
 from memtwin.mm.huge_memory import hugepage_vma_check, vmf_insert_pfn_pmd
 from memtwin.mm.mm_types import VM_MIXEDMAP, VmArea
 from memtwin.mm.mmap import do_mmap
 from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_FALLBACK, VmFault
-from memtwin.mm.vm_ops import VmOperations
 from memtwin.process import Process
 
-__all__ = ["Device", "DeviceOps", "run"]
+__all__ = ["DeviceOps", "run"]
 
 PAGE: Final = 4096
 HUGE: Final = 512 * PAGE
@@ -53,21 +53,7 @@ class DaxOps(DeviceOps):
     is_dax = True
 
 
-class Device:
-    """An open file of 2 MiB."""
-
-    dev = (8, 1)
-    ino = 1
-    path = "/dev/memory"
-    readable = writable = True
-    seals = 0
-
-    def __init__(self, ops: VmOperations) -> None:
-        self.vm_ops: VmOperations | None = ops
-        self.mapping = AddressSpace(lambda index: bytes(PAGE), lambda: HUGE)
-
-
-def _map(process: Process, device: Device) -> VmArea:
+def _map(process: Process, device: DeviceFile) -> VmArea:
     sched = process.kernel.sched
     sched.run_as(process.task, do_mmap, process.mm, BASE, HUGE, RW, MAP_SHARED | MAP_FIXED, device, 0)
     vma = process.vmas()[0]
@@ -100,7 +86,7 @@ class _Side:
         memory = kernel.page_alloc.alloc_pages(GFP_KERNEL, 9)
         ops = (DaxOps if dax else DeviceOps)(memory)
         process = self.machine.spawn()
-        vma = _map(process, Device(ops))
+        vma = _map(process, DeviceFile(ops, pages=HUGE // PAGE))
         if advised:
             process.madvise(BASE, HUGE, MADV_HUGEPAGE)
             vma = process.vmas()[0]
