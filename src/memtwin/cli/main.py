@@ -36,7 +36,7 @@ class Command:
     help: str
 
     def exists(self) -> bool:
-        """Is the command's module there? (A later issue brings some.)"""
+        """Is the command's module there? (Some are not built yet.)"""
         return find_spec(self.module) is not None
 
 

@@ -95,7 +95,7 @@ def parse(file: File) -> Elf:
     """
     head = file.pread(_EHDR.size, 0)
     if head[:2] == b"#!":
-        raise _bad("it is a script: interpreters come with a later issue")
+        raise _bad("it is a script, and interpreters are not modelled yet")
     if head[:4] != b"\x7fELF":
         raise _bad("it is not an ELF program")
     if len(head) < _EHDR.size:
@@ -117,7 +117,7 @@ def parse(file: File) -> Elf:
     exec_stack = False
     for p_type, flags, offset, vaddr, _, filesz, memsz, _ in _PHDR.iter_unpack(table):
         if p_type == PT_INTERP:
-            raise _bad("dynamically linked programs come with a later issue")
+            raise _bad("dynamically linked programs are not modelled yet")
         if p_type == PT_GNU_STACK:
             exec_stack = bool(flags & PF_X)
         if p_type == PT_LOAD:

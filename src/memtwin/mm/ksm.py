@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which areas take part in same-page merging (Linux: mm/ksm.c): madvise per area, PR_SET_MEMORY_MERGE per process.
 
-Merging itself comes with its issue; this is what areas show of it.
+Merging itself is not modelled yet; this is what areas show of it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """The userfaultfd context: handshake, registering and unregistering ranges, close (Linux: fs/userfaultfd.c).
 
 What it does to areas is complete (a registered area carries the context and merges only with the same one);
-delivering faults comes with its issue, so a fault that a monitor would have to answer says so instead of being
+delivering faults to a monitor is not modelled, so a fault that a monitor would have to answer says so instead of being
 answered by the kernel.
 """
 

@@ -238,3 +238,18 @@ def test_random_use_of_three_caches(make_alloc):
     for cache, address in held:
         cache.free(address)
     everything_back(slab)
+
+
+def test_what_is_at_hand_is_what_can_not_fail(slab):
+    cache = slab.kmem_cache_create("thing", 256)
+    assert cache.at_hand(0) and not cache.at_hand(1)
+    first = cache.alloc(GFP_KERNEL)  # a slab of 16: one is out
+    assert cache.at_hand(15) and not cache.at_hand(16)
+    slab.alloc.fault = FaultInjection(fail_nth=1)
+    assert not cache.at_hand(1)  # the next request may be the one that fails
+    slab.alloc.fault = None
+    free = slab.alloc.nr_free_pages()
+    got = cache.alloc_bulk(GFP_KERNEL, 15)
+    assert len(got) == 15 and slab.alloc.nr_free_pages() == free
+    cache.free_bulk([first, *got])
+    everything_back(slab)

@@ -11,7 +11,7 @@ from memtwin.verify.generate import Profile
 __all__ = ["LATER", "NAMES", "profile"]
 
 NAMES = ("vma", "mremap", "mlock", "fork", "fault", "madvise")
-#: Profiles that a later issue brings.
+#: Profiles that are not built yet.
 LATER = ("shmem", "hugetlb", "scan")
 
 
