@@ -100,7 +100,7 @@ def test_json(memtwin, hello, tmp_path):
         (lambda p: p.mkdir(), 126, "it is a directory"),
         (lambda p: p.write_bytes(b"hello"), 126, "it is not executable"),
         (lambda p: _write(p, b""), 126, "it is not an ELF program"),
-        (lambda p: _write(p, b"#!/bin/sh\necho hi\n"), 126, "it is a script: interpreters come with a later issue"),
+        (lambda p: _write(p, b"#!/bin/sh\necho hi\n"), 126, "it is a script, and interpreters are not modelled yet"),
         (lambda p: _write(p, b"\x7fELF\x02\x01"), 126, "its ELF header is cut off"),
         (lambda p: _write(p, _elf(machine=3, bits=1)), 126, "it is a 32-bit program: memtwin runs x86-64 programs"),
         (lambda p: _write(p, _elf(machine=183)), 126, "it is for another machine (ELF machine 183)"),
@@ -109,7 +109,7 @@ def test_json(memtwin, hello, tmp_path):
         (lambda p: _write(p, _elf(phnum=0)), 126, "its ELF program headers are broken"),
         (lambda p: _write(p, _elf(phnum=9)), 126, "its ELF program headers are cut off"),
         (lambda p: _write(p, _elf(p_type=4)), 126, "it has nothing to load"),
-        (lambda p: _write(p, _elf(p_type=3)), 126, "dynamically linked programs come with a later issue"),
+        (lambda p: _write(p, _elf(p_type=3)), 126, "dynamically linked programs are not modelled yet"),
         (lambda p: _write(p, _elf(filesz=8192, memsz=1)), 126, "one of its ELF segments is impossible"),
         (
             lambda p: _write(p, _elf(vaddr=(1 << 47) - 4096, memsz=1 << 20)),
