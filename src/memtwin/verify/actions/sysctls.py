@@ -19,7 +19,7 @@ _LOWEST = ("0", "1", "4096", "4097", "65536", "65537", "0x20000", "0x100000", "0
 
 def with_sysctl(author: Author) -> None:
     """A setting from the beginning."""
-    which = author.pick({"overcommit": 3, "strict": 3, "areas": 1.2, "lowest": 3, "layout": 3})
+    which = author.pick({"overcommit": 3, "strict": 3, "areas": 1.2, "lowest": 3, "below": 1.5, "layout": 3})
     author.flags["sysctl"] = 1
     author.flags["room"] = 1  # no mlockall over terabytes
     match which:
@@ -43,6 +43,13 @@ def with_sysctl(author: Author) -> None:
                 author.write("dropcap sys_rawio")
             for _ in range(author.rng.randint(2, 5)):
                 _low(author)
+        case "below":  # it came there with the capability, and is to grow without
+            place, pages = author.rng.choice(("16p", "17p", "31p")), author.small()
+            author.write("sysctl mmap_min_addr 0x100000")
+            author.write(f"mmap {place} {pages}p rw private|anon|fixed")
+            if author.chance(0.8):
+                author.write("dropcap sys_rawio")
+            author.write(f"mremap {place} {pages}p {pages + 1}p {author.rng.choice(('0', 'maymove'))}")
         case _:
             author.write("sysctl legacy_va_layout 1")
             for _ in range(author.rng.randint(2, 5)):
