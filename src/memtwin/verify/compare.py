@@ -73,10 +73,13 @@ def depends_on(undecided: Iterable[str], lines: Iterable[str]) -> bool:
 
 
 def unruled(lines: Iterable[str]) -> Ignored:
-    """The fields that say nothing behind these lines: pages offered by MADV_FREE wait in a batch of their CPU, and
-    whether they count as referenced meanwhile is nobody's rule.
+    """The fields that say nothing behind these lines: pages offered by MADV_FREE wait in a batch of their CPU, and so
+    do locked pages, which holds a reference: what a child writes then is copied, not reused. Whether such pages count
+    as referenced is nobody's rule.
     """
-    return frozenset(("Referenced",)) if any(line.endswith(" free") for line in lines) else frozenset()
+    text = "\n".join(lines)
+    batched = " free\n" in text + "\n" or ("fork " in text and ("mlock" in text or "locked" in text))
+    return frozenset(("Referenced",)) if batched else frozenset()
 
 
 def ignored(release: str) -> Ignored:

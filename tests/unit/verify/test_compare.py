@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Comparing: what counts as a difference, and where it is."""
 
-from memtwin.verify.compare import compare, depends_on, ignored, lost, normal, what_differs
+from memtwin.machine import Machine
+from memtwin.script.run import Script
+from memtwin.verify.compare import compare, depends_on, ignored, lost, normal, unruled, what_differs
 
 OK = {"i": 1, "op": "mmap", "ret": "B+0x0"}
 REFUSED = {"i": 2, "op": "munmap", "ret": -22, "err": "EINVAL"}
@@ -70,3 +72,27 @@ def test_what_an_undecided_knob_can_show_in():
     assert not depends_on(("post-map-stack-nohugepage",), lines[1:])
     assert not depends_on(("post-mremap-multi-vma", "a-knob-of-tomorrow"), lines)
     assert not depends_on((), lines)
+
+
+LOCKED_AND_FORKED = (
+    "mmap B 1p rw private|anon|locked|fixed",
+    "fork c",
+    "munmap B 1p",
+    "@c write B 1p 100",
+    "@c fork d",
+    "@d dump smaps",
+)
+
+
+def test_a_child_reuses_what_was_locked():
+    """A difference that is kept: Linux copies the page while a batch holds a reference to it."""
+    script = Script("", Machine("64M", kernel="host"))
+    *_, last = (script.answer(line) for line in LOCKED_AND_FORKED)
+    assert last["smaps"][0]["Referenced"] == 4
+
+
+def test_what_waits_in_batches_is_not_compared():
+    assert unruled(LOCKED_AND_FORKED) == unruled(["madvise B 1p free"]) == {"Referenced"}
+    assert not unruled(["mmap B 1p rw private|anon|locked", "fork"][:1]) and not unruled(
+        ["fork c", "madvise B 1p freeze"]
+    )
