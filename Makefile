@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 # The package with its inner modules compiled (setup.py says how), as `MEMTWIN_MYPYC=1 pip install .` installs it.
 COMPILED := build/compiled
-SOURCES := $(shell find src/memtwin -name '*.py' -o -name '*.c') setup.py pyproject.toml
+SOURCES := $(shell find src/memtwin -name '*.py' -o -name '*.[ch]') setup.py pyproject.toml
 COMPILER := $(shell command -v $${CC:-cc})
 
 # What the demo's machine looks like, and what it reads.

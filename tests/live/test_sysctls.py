@@ -73,6 +73,7 @@ def executors_of(session):
 
 def test_which_programs_change_something():
     assert changes_sysctls(["brk K", "@c sysctl overcommit_memory 1"])
+    assert changes_sysctls(["x=sysctl overcommit_memory 1"]) and changes_sysctls(["@c x=sysctl overcommit_memory 1"])
     assert not changes_sysctls(["sysctl overcommit_memory", "echo sysctl overcommit_memory 1", "brk K"])
 
 
@@ -153,10 +154,11 @@ def test_nobody_changes_anything_while_somebody_holds_the_lock(live):
     with settings_held():
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         process.stdin.write(b"sysctl admin_reserve_kbytes 4321\n")
-        process.stdin.flush()
+        process.stdin.close()  # it begins when it has read all
         time.sleep(0.3)
-        assert not changed()
-    assert b'"ret":0' in process.communicate(timeout=WAIT)[0]
+        assert not changed() and process.poll() is None
+    assert b'"ret":0' in process.stdout.read()
+    assert process.wait(WAIT) == 0
 
 
 def verify(*arguments):

@@ -192,7 +192,7 @@ def verify(
         list[str] | None, typer.Argument(metavar="[FILE]...", help="Scripts to compare instead of random programs.")
     ] = None,
     profile: Annotated[
-        str, typer.Option(metavar="NAME", help="What programs are about: vma, mremap, mlock, fork.")
+        str, typer.Option(metavar="NAME", help="What programs are about: vma, mremap, mlock, fork, fault, madvise.")
     ] = "vma",
     programs: Annotated[int, typer.Option(metavar="N", min=1, help="How many programs.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the programs.")] = 0,

@@ -68,11 +68,6 @@ class _AttributeFile(File):
         assert isinstance(self.inode, AttributeInode)
         return self.inode.show().encode()[offset : offset + count]
 
-    def write(self, data: bytes) -> int:
-        written = self.pwrite(data, self.pos)
-        self.pos += written
-        return written
-
     def pwrite(self, data: bytes, offset: int) -> int:
         assert isinstance(self.inode, AttributeInode) and self.inode.store is not None
         if data:

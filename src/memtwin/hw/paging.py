@@ -43,6 +43,7 @@ PTE_MARKER_GUARD: Final = 4
 #: The entry of a guard page (MADV_GUARD_INSTALL).
 GUARD_ENTRY: Final = SWAP_ENTRY | PTE_MARKER_TYPE << SWAP_TYPE_SHIFT | PTE_MARKER_GUARD << SWAP_OFFSET_SHIFT
 PROT_NONE: Final = 1 << 8  #: a page is there but no access is allowed: PRESENT is clear, the frame bits are valid
+MAPPED: Final = PRESENT | PROT_NONE  #: an entry with one of these has a valid frame
 
 #: Frame bits of an entry (52-bit physical addresses).
 PFN_MASK: Final = 0x000F_FFFF_FFFF_F000

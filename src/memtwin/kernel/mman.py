@@ -36,7 +36,7 @@ def _mm(task: TaskStruct) -> MmStruct:
     return task.mm
 
 
-@CALLS.define("mmap", "addr", "size", "ulong", "ulong", "fd", "ulong", partly="no huge pages")
+@CALLS.define("mmap", "addr", "size", "ulong", "ulong", "fd", "ulong", partly="no hugetlb pages")
 def sys_mmap(
     sys: SyscallTable, task: TaskStruct, addr: int, length: int, prot: int, flags: int, fd: int, offset: int
 ) -> int:
@@ -70,7 +70,7 @@ def sys_mremap(
     return do_mremap(_mm(task), addr, old_len, new_len, flags, new_addr)
 
 
-@CALLS.define("madvise", "addr", "size", "int", partly="no MADV_REMOVE, guards, poisoning, collapse of shared memory")
+@CALLS.define("madvise", "addr", "size", "int", partly="no poisoning, no collapse of shared memory")
 def sys_madvise(sys: SyscallTable, task: TaskStruct, start: int, length: int, advice: int) -> int:
     try:
         do_madvise(_mm(task), start, length, advice)

@@ -12,7 +12,7 @@ import errno
 
 import numpy as np
 
-from memtwin.hw.paging import ACCESSED, DIRTY, ENTRIES, PFN_MASK, PMD_SHIFT, PRESENT, PROT_NONE, RW, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, ENTRIES, MAPPED, PFN_MASK, PMD_SHIFT, RW, SPECIAL
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE
 from memtwin.mm.huge_range import copy_huge_pmd
 from memtwin.mm.huge_split import split_huge_pmd
@@ -23,7 +23,6 @@ from memtwin.mm.set_pte import alloc_anon_folio, set_anon_pte
 
 __all__ = ["copy_page_range"]
 
-_MAPPED = PRESENT | PROT_NONE
 #: From so many references on a page may be pinned (GUP_PIN_COUNTING_BIAS).
 PIN_BIAS = 1024
 
@@ -69,7 +68,7 @@ class _CopyEntries:
                 continue
             if not base:
                 base = self._table(addr)
-            if entry & _MAPPED and not entry & SPECIAL:
+            if entry & MAPPED and not entry & SPECIAL:
                 if self._pinned and self._may_be_pinned((entry & PFN_MASK) >> 12):
                     self._copy_now((entry & PFN_MASK) >> 12, addr + (i << 12), base + (addr >> 12 & 511) + i)
                     continue
@@ -77,7 +76,7 @@ class _CopyEntries:
                     entry &= ~RW
                     q[index + i] = entry
                 self._share((entry & PFN_MASK) >> 12)
-            q[base + (addr >> 12 & 511) + i] = entry & ~self._forgotten if entry & _MAPPED else entry
+            q[base + (addr >> 12 & 511) + i] = entry & ~self._forgotten if entry & MAPPED else entry
             pages.private[base >> 9] += 1
             self.copied += 1
 
@@ -127,7 +126,7 @@ class _CopyEntries:
             for table, addr in zip(batch.table.tolist(), batch.addr.tolist(), strict=True):
                 self.few((table << 9) + batch.lo, batch.hi - batch.lo, addr + (batch.lo << 12))
             return
-        mapped = (entries & np.uint64(_MAPPED)) != 0
+        mapped = (entries & np.uint64(MAPPED)) != 0
         counted = mapped & ((entries & np.uint64(SPECIAL)) == 0)
         # Every entry maps a counted page, nearly always: no masks, which cost more than all the rest.
         whole = bool(counted.all())

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final
 
-from memtwin.hw.paging import ACCESSED, DIRTY, PFN_MASK, PRESENT, PROT_NONE, RW, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, MAPPED, PFN_MASK, RW, SPECIAL
 from memtwin.mm.huge_rmap import folio_put
 from memtwin.mm.memory import handle_mm_fault
 from memtwin.mm.memory_failure import EHWPOISON
@@ -88,7 +88,6 @@ FOLL_UNLOCKABLE: Final = 1 << 21  #: the lock may be given up
 INTERNAL_GUP_FLAGS: Final = FOLL_TOUCH | FOLL_TRIED | FOLL_REMOTE | FOLL_PIN | FOLL_FAST_ONLY | FOLL_UNLOCKABLE
 
 GUP_PIN_COUNTING_BIAS: Final = 1024  #: a pin of a small folio is this many references
-_MAPPED: Final = PRESENT | PROT_NONE
 _WHERE: Final = "mm/gup.c"
 
 
@@ -347,7 +346,7 @@ def _follow_page(mm: MmStruct, vma: VmArea, addr: int, flags: int) -> int:
     base = mm.pte_tables.get(addr >> 21)
     index, shift = (base + (addr >> 12 & 511), 12) if base is not None else ctx.pt.lookup(mm, addr)
     entry = ctx.ram.q[index] if index else 0
-    if not entry & _MAPPED:
+    if not entry & MAPPED:
         return -errno.EFAULT if flags & FOLL_DUMP and vma.is_anonymous else 0
     pfn = ((entry & PFN_MASK) >> 12) + (addr >> 12 & (1 << shift - 12) - 1)
     head = pages.head(pfn)

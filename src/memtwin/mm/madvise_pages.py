@@ -15,7 +15,7 @@ import numpy as np
 
 from memtwin.abi import mman
 from memtwin.errors import NotModelled
-from memtwin.hw.paging import ACCESSED, DIRTY, PFN_MASK, PRESENT, PROT_NONE, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, MAPPED, PFN_MASK, PRESENT, SPECIAL
 from memtwin.mm.guard import guard_install, guard_remove
 from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_SIZE
 from memtwin.mm.huge_range import split_folios_for_advice
@@ -52,8 +52,6 @@ _DISCARDS: Final = frozenset(
         mman.MADV_GUARD_INSTALL,
     }
 )
-#: An entry with one of these has a valid frame.
-_MAPPED: Final = PRESENT | PROT_NONE
 
 
 def _invalid(why: str) -> OSError:
@@ -150,7 +148,7 @@ class _Age:
         q, pages = self._ctx.ram.q, self._ctx.pages
         for i in range(index, index + count):
             entry = q[i]
-            if not entry & _MAPPED or entry & SPECIAL:
+            if not entry & MAPPED or entry & SPECIAL:
                 continue
             pfn = (entry & PFN_MASK) >> 12
             if pages.comp_order[pfn] and pages.head(pfn) in self.left_alone:
@@ -175,7 +173,7 @@ class _Age:
         """Whole tables."""
         entries = batch.gather()
         vec = self._ctx.pages.vec
-        chosen = ((entries & np.uint64(_MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)
+        chosen = ((entries & np.uint64(MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)
         if self.left_alone:
             heads = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64) >> 9 << 9
             chosen &= ~np.isin(heads, self.left_alone)
@@ -196,16 +194,16 @@ class _Age:
         self.changed += int(np.count_nonzero(hit))
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """A huge leaf; one that the range covers in part could not be split, and MADV_FREE passes over shared ones."""
+        """A huge leaf; one that the range covers in part could not be split, and shared ones are passed over."""
         q, pages = self._ctx.ram.q, self._ctx.pages
         entry = q[index]
         if entry & (PRESENT | SPECIAL) != PRESENT or addr < self._start or addr + HPAGE_PMD_SIZE > self._end:
             return
         head = (entry & PFN_MASK) >> 12
+        if maybe_shared(self._ctx, head):
+            return
         if not self._free:
             pages.flags[head] &= ~PG_REFERENCED
-        elif maybe_shared(self._ctx, head):
-            return
         else:
             pages.flags[head] &= ~PG_SWAPBACKED
             if entry & DIRTY:
@@ -236,14 +234,14 @@ class _PageOut:
         """A handful of entries of one table."""
         q = self._ctx.ram.q
         for i in range(index, index + count):
-            if q[i] & _MAPPED and not q[i] & SPECIAL:
+            if q[i] & MAPPED and not q[i] & SPECIAL:
                 self._one(i, q[i])
 
     def rows(self, batch: LeafRows) -> None:
         """Whole tables: nearly all pages are anonymous and want swap."""
         entries = batch.gather()
         vec = self._ctx.pages.vec
-        mapped = ((entries & np.uint64(_MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)
+        mapped = ((entries & np.uint64(MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)
         pfns = ((entries[mapped] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
         stays = (vec.flags[pfns] & np.uint32(_WANTS_SWAP)) == _WANTS_SWAP
         kept = pfns[stays & (vec.mapcount[pfns] == 1) & (vec.comp_order[pfns] == 0)]

@@ -8,12 +8,10 @@ kernel half, which marks it at once; so zap marks what was dirty, and the page a
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 import numpy.typing as npt
 
-from memtwin.hw.paging import ACCESSED, DIRTY, GUARD_ENTRY, NX, PFN_MASK, PRESENT, PROT_NONE, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, GUARD_ENTRY, MAPPED, NX, PFN_MASK, SPECIAL
 from memtwin.mm.huge_mm import HPAGE_PMD_NR
 from memtwin.mm.huge_range import split_range_ends, zap_huge_pmd
 from memtwin.mm.huge_rmap import folio_put, free_huge_folio, remove_small_rmaps
@@ -22,9 +20,6 @@ from memtwin.mm.page import PG_ANON, PG_DIRTY, mark_page_accessed
 from memtwin.mm.page_table import LeafRows
 
 __all__ = ["ZapOp", "has_recency", "zap_page_range"]
-
-#: An entry with one of these has a valid frame.
-_MAPPED: Final = PRESENT | PROT_NONE
 
 
 class ZapOp:
@@ -72,14 +67,14 @@ class ZapOp:
                 continue
             q[i] = 0
             cleared += 1
-            if entry & _MAPPED and not entry & SPECIAL:
+            if entry & MAPPED and not entry & SPECIAL:
                 self.drop_page((entry & PFN_MASK) >> 12, entry)
         if cleared:
             self._ctx.pages.private[index >> 9] -= cleared
             self.cleared += cleared
 
     def _stays(self, entry: int) -> bool:
-        if not entry & _MAPPED:
+        if not entry & MAPPED:
             return self._keep_guards and entry == GUARD_ENTRY
         return not self._even_cows and bool(self._ctx.pages.flags[(entry & PFN_MASK) >> 12] & PG_ANON)
 
@@ -137,7 +132,7 @@ class ZapOp:
         vec.private[batch.table] -= per_row.astype(np.uint64)
         self.cleared += total
         entries = entries[used]
-        mapped = entries[((entries & np.uint64(_MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)]
+        mapped = entries[((entries & np.uint64(MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)]
         pfns = ((mapped & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
         for pfn in pfns[(mapped & np.uint64(NX)) == 0].tolist():
             self._ctx.tlb.note_frame_changed(pfn)
@@ -163,7 +158,7 @@ class ZapOp:
         if self._keep_guards:
             stays |= entries == np.uint64(GUARD_ENTRY)
         if not self._even_cows:
-            mapped = (entries & np.uint64(_MAPPED)) != 0
+            mapped = (entries & np.uint64(MAPPED)) != 0
             pfns = ((entries[mapped] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
             stays[mapped] = (self._ctx.pages.vec.flags[pfns] & np.uint32(PG_ANON)) != 0
         return stays

@@ -64,6 +64,16 @@ class Range:
         """The page behind the last."""
         return self.start + self.pages
 
+    @property
+    def endless(self) -> bool:
+        """Does it end beyond all areas, those of the program itself included?"""
+        return "0x7ff" in self.length
+
+    @property
+    def wild(self) -> bool:
+        """Is its length nothing that could be mapped or locked?"""
+        return self.endless or "0-" in self.length
+
     def __str__(self) -> str:
         return f"{self.addr} {self.length}"
 
@@ -104,6 +114,16 @@ class Author:
     def write(self, line: str) -> None:
         """Add a line, for the current process."""
         self.lines.append(f"@{self.proc} {line}" if self.proc else line)
+
+    def fork(self, most: int = 5) -> str:
+        """Fork the current process; the child's name, "" if the program has forked often enough."""
+        if self.flags.get("forks", 0) >= most:
+            return ""
+        self.flags["forks"] = self.flags.get("forks", 0) + 1
+        name = self.name("c")
+        self.write(f"fork {name}")
+        self.layouts[name] = self.layout.copy()
+        return name
 
     # -- aiming -------------------------------------------------------------------------------------------------------
 

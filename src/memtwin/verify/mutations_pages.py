@@ -41,8 +41,8 @@ PAGES: tuple[Row, ...] = (
         _FAULT,
     ),
     (
-        "segv-code",
-        "a touch without permission says MAPERR where the area is a file's",
+        "sigbus-address",
+        "SIGBUS tells the page, not the byte",
         "arch.x86.mm.fault:_done",
         "return SignalInfo(SIGBUS, BUS_ADRERR, addr)",
         "return SignalInfo(SIGBUS, BUS_ADRERR, addr & ~0xFFF)",

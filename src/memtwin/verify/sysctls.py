@@ -30,7 +30,7 @@ def changes_sysctls(lines: Sequence[str]) -> bool:
     for line in lines:
         words = line.split()
         at = 1 if words[0].startswith("@") else 0
-        if words[at : at + 1] == ["sysctl"] and len(words) > at + 2:
+        if len(words) > at + 2 and words[at].rpartition("=")[2] == "sysctl":
             return True
     return False
 

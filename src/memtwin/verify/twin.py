@@ -13,6 +13,7 @@ from typing import Any, Final
 from memtwin.errors import InvariantBroken
 from memtwin.machine import Machine, host_memory, host_sysctls
 from memtwin.mm.mm_types import VM_LOCKED
+from memtwin.script.grammar import expression
 from memtwin.script.run import Script
 from memtwin.verify.live import EXECUTOR_BASE
 from memtwin.verify.sysctls import settings_held
@@ -68,7 +69,9 @@ class Twin:
         """
         machine = self.machine()
         if lines and lines[0].startswith(_LAYOUT):  # decided before there is a process
-            machine.set_sysctls({"legacy_va_layout": int(lines[0].split()[2])})
+            layout = _number(lines[0].split()[2])
+            if layout is not None:
+                machine.set_sysctls({"legacy_va_layout": layout})
         script = Script("", machine, program_base=EXECUTOR_BASE)
         own = frozenset(vma.start for vma in script.processes["main"].vmas())
         try:
@@ -96,6 +99,15 @@ def _answer(script: Script, line: str, own: frozenset[int]) -> dict[str, Any]:
     if answer.get("op") == "dump":
         _forget_own_locks(script, answer, own)
     return answer
+
+
+def _number(text: str) -> int | None:
+    """An expression without variables that a sysctl may take, or None."""
+    try:
+        value = expression(text, dict[str, int]().__getitem__)
+    except (KeyError, ValueError):
+        return None
+    return value if value < 1 << 31 else None
 
 
 def _map_room(script: Script, line: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from memtwin.experiments import find
-from memtwin.experiments.fault_kinds import BASE, DISK, KINDS, PAGE, DeviceFile, all_kinds, map_file, take
+from memtwin.experiments.fault_kinds import BASE, DISK, PAGE, DeviceFile, all_kinds, map_file, take
 from memtwin.experiments.vma_lock import ROWS, TABLE
 from memtwin.machine import Machine
 from memtwin.mm import memory, wp
@@ -119,10 +119,6 @@ def test_one_waits_for_the_page_that_another_reads() -> None:
             process.exit()
         kernel.check()
         kernel.check_no_leak()
-
-
-def test_the_kinds_are_those_of_the_table() -> None:
-    assert len(KINDS) == len(TABLE) == 15
 
 
 def test_a_cold_fault_reads_one_page() -> None:

@@ -135,3 +135,12 @@ def test_the_commit_charge_is_not_touched_by_forced_writes(pair):
 def test_what_can_not_be_written_is_not_opened_for_it(pair, name):
     first, _ = pair
     assert answer(lambda: first.write_file(f"/proc/self/{name}", "x")) == "EROFS"
+
+
+def test_a_read_of_memory_costs_what_is_there_not_what_is_asked_for(pair):
+    first, _ = pair
+    first.mmap(AT, 5 << 16, RW, ANON)
+    first.write(AT + (1 << 18), b"behind")
+    assert first.read_file_at("/proc/self/mem", AT + 5, 1 << 50) == bytes((1 << 18) - 5) + b"behind" + bytes(
+        (1 << 16) - 6
+    )

@@ -33,6 +33,11 @@ def test_nothing_can_be_said_behind_what_is_not_modelled():
     assert compare([OK, OK], [{"i": 1, "op": "mmap", "error": "not modelled"}, REFUSED]) == (None, "mmap")
 
 
+def test_nothing_can_be_said_behind_what_the_executor_does_not_have():
+    unknown = {"i": 1, "op": "clear_refs", "error": "unknown operation"}
+    assert compare([unknown, OK], [{"i": 1, "op": "clear_refs", "ret": 0}, REFUSED]) == (None, "clear_refs")
+
+
 def test_a_broken_twin_is_a_difference():
     difference, _ = compare([OK], [OK, {"broken": "InvariantBroken: x"}])
     assert (difference.index, difference.live, difference.fields) == (0, OK, ("broken",))

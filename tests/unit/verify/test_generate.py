@@ -32,7 +32,7 @@ def test_programs_are_in_the_language_and_end_with_a_dump(name):
 
 
 def test_programs_of_a_profile_reach_its_subject():
-    text = "\n".join("\n".join(program(profile("vma"), 0, number)) for number in range(300))
+    text = "\n".join("\n".join(program(profile("vma"), 0, number)) for number in range(600))
     for wanted in ("map_room", "setrlimit as", "fork", "mbind", "uffd_register", "brk", " 0-1p", "growsdown", "+0x800"):
         assert wanted in text
 

@@ -19,7 +19,7 @@ from memtwin.abi.stat import S_IFREG
 from memtwin.fs.file import File
 from memtwin.fs.inode import linux_error
 from memtwin.fs.libfs import PseudoFs, PseudoInode
-from memtwin.hw.paging import ACCESSED, PFN_MASK, PRESENT, PROT_NONE, SPECIAL
+from memtwin.hw.paging import ACCESSED, MAPPED, PFN_MASK, SPECIAL
 from memtwin.mm.mm_types import VM_PFNMAP, MmStruct
 from memtwin.mm.page import PG_REFERENCED
 
@@ -40,7 +40,6 @@ _MAX_WRITE: Final = 12
 _SPACES: Final = b" \t\n\v\f\r\xa0"
 _NUMBER: Final = re.compile(rb"[+-]?[0-9]+")
 _INT: Final = range(-(1 << 31), 1 << 31)
-_MAPPED: Final = PRESENT | PROT_NONE
 
 
 def parse(data: bytes) -> tuple[int, int]:
@@ -93,7 +92,7 @@ class _ClearYoung:
         q, pages = self._ctx.ram.q, self._ctx.pages
         for i in range(index, index + count):
             entry = q[i]
-            if not entry & _MAPPED or entry & SPECIAL:
+            if not entry & MAPPED or entry & SPECIAL:
                 continue
             if entry & ACCESSED:
                 q[i] = entry & ~ACCESSED
@@ -104,7 +103,7 @@ class _ClearYoung:
         """Whole tables."""
         entries = batch.gather()
         vec = self._ctx.pages.vec
-        page = ((entries & np.uint64(_MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)
+        page = ((entries & np.uint64(MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)
         pfns = ((entries[page] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
         order = vec.comp_order[pfns]
         vec.flags[(pfns >> order) << order] &= np.uint32(~PG_REFERENCED & 0xFFFFFFFF)
@@ -146,11 +145,6 @@ class _ClearRefsFile(File):
     __slots__ = ()
 
     reads_fill = True
-
-    def write(self, data: bytes) -> int:
-        taken = self.pwrite(data, self.pos)
-        self.pos += taken
-        return taken
 
     def pwrite(self, data: bytes, offset: int) -> int:
         assert isinstance(self.inode, ClearRefsInode)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["MemInode"]
 
 _ADDRESSES: Final = 1 << 64
+_PIECE: Final = 1 << 16
 
 
 class MemInode(PseudoInode):
@@ -57,11 +58,16 @@ class _MemFile(File):
     def pread(self, count: int, offset: int) -> bytes:
         if not count or self._gone():
             return b""
-        data = bytearray(count)
-        done = access_remote_vm(self._mm, offset, data, write=False)
-        if not done:
+        data = bytearray()
+        while len(data) < count:  # in pieces: far more may be asked for than is there
+            piece = bytearray(min(count - len(data), _PIECE))
+            done = access_remote_vm(self._mm, offset + len(data), piece, write=False)
+            data += piece[:done]
+            if done < len(piece):
+                break
+        if not data:
             raise linux_error(errno.EIO)
-        return bytes(data[:done])
+        return bytes(data)
 
     def pwrite(self, data: bytes, offset: int) -> int:
         if not data or self._gone():
@@ -69,11 +75,6 @@ class _MemFile(File):
         done = access_remote_vm(self._mm, offset, bytearray(data), write=True)
         if not done:
             raise linux_error(errno.EIO)
-        return done
-
-    def write(self, data: bytes) -> int:
-        done = self.pwrite(data, self.pos)
-        self.pos += done
         return done
 
     def llseek(self, offset: int, whence: int) -> int:

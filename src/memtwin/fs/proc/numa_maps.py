@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memtwin.abi import mempolicy as mp
-from memtwin.hw.paging import DIRTY, PFN_MASK, PRESENT, PROT_NONE, SPECIAL
+from memtwin.hw.paging import DIRTY, MAPPED, PFN_MASK, SPECIAL
 from memtwin.mm.mm_types import VM_LOCKED, MmStruct, VmArea
 from memtwin.mm.page import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_SWAPCACHE, PG_UNEVICTABLE, PG_WRITEBACK
 
@@ -36,7 +36,6 @@ _FLAGS: Final = (
 )
 #: What a path's bytes that would end it in the line become.
 _ESCAPES: Final = {ord(char): f"\\{ord(char):03o}" for char in "\n\t= "}
-_MAPPED: Final = PRESENT | PROT_NONE
 
 
 def mpol_to_str(policy: MemPolicy | None) -> str:
@@ -92,7 +91,7 @@ class _NumaStats:
         self._entries(batch.gather().ravel())
 
     def _entries(self, entries: npt.NDArray[np.uint64]) -> None:
-        entries = entries[((entries & np.uint64(_MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)]
+        entries = entries[((entries & np.uint64(MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)]
         pfns = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
         self._count(pfns, (entries & np.uint64(DIRTY)) != 0, 1)
 

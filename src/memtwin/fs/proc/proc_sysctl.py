@@ -152,11 +152,6 @@ class _SysctlFile(File):
         assert isinstance(self.inode, SysctlInode)
         return b"" if offset else (b"%d\n" % self.inode.knob.get(self.inode.ctx))[:count]
 
-    def write(self, data: bytes) -> int:
-        written = self.pwrite(data, self.pos)
-        self.pos += written
-        return written
-
     def pwrite(self, data: bytes, offset: int) -> int:
         assert isinstance(self.inode, SysctlInode)
         return len(data) if offset else self.inode.write(data)

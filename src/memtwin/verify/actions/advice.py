@@ -26,7 +26,7 @@ _ADVICE = {
 def advise_pages(author: Author) -> None:
     """Any advice about pages, anywhere."""
     at = author.target()
-    if "0x7ff" in at.length:
+    if at.endless:
         return
     author.write(f"{'process_madvise' if author.chance(0.06) else 'madvise'} {at} {author.pick(_ADVICE)}")
 
@@ -34,12 +34,12 @@ def advise_pages(author: Author) -> None:
 def guard(author: Author) -> None:
     """Guards put up, tried and taken away."""
     at = author.target()
-    if "0x7ff" in at.length or "0-" in at.length:
+    if at.wild:
         return
     author.write(f"madvise {at} guard_install")
     for _ in range(author.rng.randint(0, 2)):
         other = author.pages_at(at.start, at.pages) if at.sane and author.chance(0.6) else author.target()
-        if "0x7ff" in other.length or "0-" in other.length:
+        if other.wild:
             continue
         author.write(
             author.pick(
@@ -93,17 +93,14 @@ def free_and_page_out(author: Author) -> None:
 
 def aged(author: Author) -> None:
     """Pages that two processes map: advice of one of them about their age, and what the other's say then."""
-    if author.flags.get("forks", 0) >= 5:
-        return
-    author.flags["forks"] = author.flags.get("forks", 0) + 1
     at = author.pages_at(author.rng.randrange(WINDOW - 8), author.rng.randint(1, 4))
     kind = author.pick({"shared": 2, "private": 1})
     author.write(f"mmap {at} rw {kind}|anon|fixed")
     author.write(author.pick({f"write {at} 3": 1, f"read {at}": 1 if kind == "shared" else 0}))
     author.layout.map(Area(at.start, at.end, "shared" if kind == "shared" else "anon", "rw", True))
-    name = author.name("c")
-    author.write(f"fork {name}")
-    author.layouts[name] = author.layout.copy()
+    name = author.fork()
+    if not name:
+        return
     if kind == "shared":
         author.lines.append(f"@{name} read {at}")
         author.lines.append(f"@{name} madvise {at} cold")
@@ -137,12 +134,12 @@ def punch(author: Author) -> None:
 def locked_and_dropped(author: Author) -> None:
     """Advice about locked memory: what is refused, and what drops it all the same."""
     at = author.target()
-    if "0x7ff" in at.length or "0-" in at.length:
+    if at.wild:
         return
     author.write(author.pick({f"mlock {at}": 3, f"mlock2 {at} onfault": 1}))
     for _ in range(author.rng.randint(1, 2)):
         other = author.target()
-        if "0x7ff" not in other.length:
+        if not other.endless:
             author.write(f"madvise {other} {author.pick(_ADVICE)}")
     if author.chance(0.6):
         author.write(f"munlock {at}")

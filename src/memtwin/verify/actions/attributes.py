@@ -56,7 +56,7 @@ def mprotect(author: Author) -> None:
 def there_and_back(author: Author) -> None:
     """Change the middle of something and change it back: one area, three, one."""
     at = author.target()
-    if "0x7ff" in at.length:
+    if at.endless:
         return
     match author.pick({"mprotect": 5, "madvise": 3, "mlock": 2, "mbind": 1}):
         case "mprotect":
@@ -81,7 +81,7 @@ def there_and_back(author: Author) -> None:
 def madvise(author: Author) -> None:
     """Advice that changes flags."""
     at, advice = author.target(), author.pick(_ADVICE)
-    if "0x7ff" in at.length:  # goes on behind holes, up to what the program itself stands on
+    if at.endless:  # goes on behind holes, up to what the program itself stands on
         return
     author.write(f"{'process_madvise' if author.chance(0.04) else 'madvise'} {at} {advice}")
 
@@ -89,7 +89,7 @@ def madvise(author: Author) -> None:
 def mseal(author: Author) -> None:
     """Seal something: nothing changes it any more, so not often."""
     at = author.target()
-    if "0x7ff" not in at.length:
+    if not at.endless:
         author.write(f"mseal {at}{author.pick({'': 30, ' 0': 2, ' 1': 1})}")
 
 

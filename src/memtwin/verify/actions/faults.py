@@ -23,7 +23,7 @@ __all__ = [
 
 
 def _wild(at: Range) -> bool:
-    return "0x7ff" in at.length or "0-" in at.length or at.pages > 64
+    return at.wild or at.pages > 64
 
 
 def _near(author: Author) -> Range:
@@ -66,7 +66,7 @@ def read_then_write(author: Author) -> None:
 def populate(author: Author) -> None:
     """Advice to have pages present."""
     at = author.target()
-    if "0x7ff" in at.length:
+    if at.endless:
         return
     advice = author.pick({"populate_read": 1, "populate_write": 1})
     author.write(f"{'process_madvise' if author.chance(0.05) else 'madvise'} {at} {advice}")
@@ -93,7 +93,7 @@ def map_populate(author: Author) -> None:
 def mincore(author: Author) -> None:
     """Which pages are resident."""
     at = author.target()
-    if "0x7ff" not in at.length:
+    if not at.endless:
         author.write(f"mincore {at}")
 
 
@@ -173,18 +173,15 @@ def big_area(author: Author) -> None:
 
 def cow(author: Author) -> None:
     """Pages that parent and child share, and who writes first."""
-    if author.flags.get("forks", 0) >= 5:
-        return
-    author.flags["forks"] = author.flags.get("forks", 0) + 1
     area = author.area(lambda area: area.kind == "anon")
     if area is None:
         return
     at = author.pages_at(area.start, min(area.pages, 6))
     if author.chance(0.7):
         touch(author, at)
-    name = author.name("c")
-    author.write(f"fork {name}")
-    author.layouts[name] = author.layout.copy()
+    name = author.fork()
+    if not name:
+        return
     first, second = author.rng.sample((author.proc, name), 2)
     for proc in (first, second):
         author.proc = proc

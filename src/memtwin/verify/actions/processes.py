@@ -16,13 +16,8 @@ def fork(author: Author) -> None:
         {"fork": 4 if len(living) < 4 else 0.1, "turn": 4 if len(living) > 1 else 0, "exit": 1 if author.proc else 0}
     ):
         case "fork":
-            if author.flags.get("forks", 0) >= 5:
-                return
-            author.flags["forks"] = author.flags.get("forks", 0) + 1
-            name = author.name("c")
-            author.write(f"fork {name}")
-            author.layouts[name] = author.layout.copy()
-            if author.chance(0.6):
+            name = author.fork()
+            if name and author.chance(0.6):
                 author.proc = name
         case "turn":
             author.proc = author.rng.choice(living)
@@ -34,17 +29,14 @@ def fork(author: Author) -> None:
 
 def wiped(author: Author) -> None:
     """What a child finds of an area that is wiped on fork: it never had a page there."""
-    if author.flags.get("forks", 0) >= 5:
-        return
-    author.flags["forks"] = author.flags.get("forks", 0) + 1
     at = author.pages_at(author.rng.randrange(WINDOW - 8), author.small())
     author.write(f"mmap {at} rw private|anon|fixed")
     author.write(f"write {at} 7")
     author.write(f"madvise {at} {author.pick({'wipeonfork': 5, 'keeponfork': 1})}")
     author.layout.map(Area(at.start, at.end, "anon", "rw", True))
-    name = author.name("c")
-    author.write(f"fork {name}")
-    author.layouts[name] = author.layout.copy()
+    name = author.fork()
+    if not name:
+        return
     author.proc = name
     for _ in range(author.rng.randint(1, 2)):
         match author.pick({"protect": 3, "grow": 2, "touch": 1}):
@@ -55,4 +47,4 @@ def wiped(author: Author) -> None:
                 author.write(f"madvise {author.pages_at(at.end, 2)} wipeonfork")
             case _:
                 author.write(f"write {at} 9" if author.chance(0.5) else f"read {at}")
-    author.write("dump maps" if "freed" in author.flags else "dump maps smaps")
+    author.write("dump maps smaps")

@@ -103,11 +103,8 @@ def _promise(author: Author, sizes: tuple[str, ...]) -> None:
             author.write(f"munmap ${var} {author.rng.choice((size, '1p', '4096g'))}")
         case "grow":
             author.write(f"mremap ${var} {size} {size}+{author.rng.choice(('1p', '8192g'))} maymove")
-        case "fork" if author.flags.get("forks", 0) < 3:
-            author.flags["forks"] = author.flags.get("forks", 0) + 1
-            name = author.name("c")
-            author.write(f"fork {name}")
-            author.layouts[name] = author.layout.copy()
+        case "fork":
+            author.fork(3)
         case _:
             pass
 

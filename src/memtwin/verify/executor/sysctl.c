@@ -9,6 +9,7 @@
  */
 #include "executor.h"
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -168,9 +169,13 @@ s64 sysctl_call(const struct request *q)
 void choose_layout(const char *text)
 {
 	static const char line[] = "sysctl legacy_va_layout ";
+	u64 value;
 	if (sh->sysctl && !strncmp(text, line, sizeof line - 1)) {
-		sh->sysctl_changed = 1;
-		write_sysctl(LEGACY_VA_LAYOUT, atoi(text + sizeof line - 1));
+		text += sizeof line - 1;
+		if (!parse_expression(text, strcspn(text, " \t\r\n"), &value) && value <= INT_MAX) {
+			sh->sysctl_changed = 1;
+			write_sysctl(LEGACY_VA_LAYOUT, value);
+		}
 	}
 	sh->legacy = read_sysctl(LEGACY_VA_LAYOUT) != 0;
 }
