@@ -134,9 +134,10 @@ class _Age:
     kernel wrote to it) is not offered while others map it.
     """
 
-    __slots__ = ("_bits", "_ctx", "_end", "_free", "_start", "changed", "left_alone")
+    __slots__ = ("_bits", "_ctx", "_end", "_free", "_mm", "_start", "changed", "left_alone")
 
     def __init__(self, mm: MmStruct, free: bool, start: int, end: int) -> None:
+        self._mm = mm
         self._ctx = mm.ctx
         self._start = start
         self._end = end
@@ -203,7 +204,7 @@ class _Age:
         if entry & (PRESENT | SPECIAL) != PRESENT or addr < self._start or addr + HPAGE_PMD_SIZE > self._end:
             return
         head = (entry & PFN_MASK) >> 12
-        if maybe_shared(self._ctx, head):
+        if maybe_shared(self._mm, head):
             return
         if not self._free:
             pages.flags[head] &= ~PG_REFERENCED

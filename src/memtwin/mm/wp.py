@@ -110,7 +110,7 @@ def wp_can_reuse_anon_folio(ctx: MmContext, vma: VmArea, page: int) -> bool:
     folio = page >> order << order
     if order and ctx.thp_mm_exclusive:
         # Later kernels: the entries of this address space are no other users. The folio stays where it belongs.
-        return wp_can_reuse_huge(vma.mm, page)
+        return wp_can_reuse_huge(vma, page)
     if pages.refcount[folio] > 1 or not ctx.folio_locks.trylock(folio):
         return False
     alone = pages.refcount[folio] == 1
