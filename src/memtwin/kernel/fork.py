@@ -21,7 +21,9 @@ from memtwin.mm.mm_types import (
     VM_LOCKED,
     VM_LOCKONFAULT,
     VM_MAYBE_GUARD,
+    VM_MIXEDMAP,
     VM_NOHUGEPAGE,
+    VM_PFNMAP,
     VM_UFFD_FLAGS,
     VM_WIPEONFORK,
     MmStruct,
@@ -135,7 +137,9 @@ def _dup_vma(kernel: Kernel, mas: MaState, old: MmStruct, new: MmStruct, vma: Vm
         copy.file.mapping.mapped(ctx)
     if copy.vm_ops is not None:
         copy.vm_ops.open(copy)
-    if (vma.anon_vma is not None or vma.flags & VM_MAYBE_GUARD) and not copy.flags & VM_WIPEONFORK:
+    # Entries that no fault of the child would make again.
+    needed = vma.anon_vma is not None or vma.flags & (VM_PFNMAP | VM_MIXEDMAP | VM_MAYBE_GUARD)
+    if needed and not copy.flags & VM_WIPEONFORK:
         copy_page_range(old, new, vma)
 
 

@@ -161,11 +161,13 @@ class _CopyEntries:
         self._new.rss_anon += len(pfns)
 
     def huge(self, index: int, order: int, addr: int) -> None:
-        """Both map the huge page, read-only. One that may be pinned is split first, and copied page by page."""
+        """Both map the huge page, read-only where it is private. One that may be pinned is split first, and copied page
+        by page.
+        """
         entry = self._ctx.ram.q[index]
         if self._pinned and not entry & SPECIAL and self._may_be_pinned((entry & PFN_MASK) >> 12):
             split_huge_pmd(self._old, addr, index)
             self.few(self._old.pte_tables[addr >> PMD_SHIFT], ENTRIES, addr)
             return
-        copy_huge_pmd(self._old, self._new, index, addr, self._forgotten)
+        copy_huge_pmd(self._old, self._new, index, addr, private=self._private, forgotten=self._forgotten)
         self.copied += 1

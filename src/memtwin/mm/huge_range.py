@@ -2,8 +2,8 @@
 """What operations on ranges do to a huge leaf (Linux: zap_huge_pmd, copy_huge_pmd, change_huge_pmd, move_huge_pmd,
 madvise_free_huge_pmd in mm/huge_memory.c): the ``huge`` methods of the range operations end here.
 
-The operations split beforehand what their range would cut (``split_range_ends``), so that every leaf seen here lies
-wholly in the range.
+The operations split beforehand what their range would cut (``vma_adjust_trans_huge``), so that every leaf seen here
+lies wholly in the range.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PMD_SIZE, PRESENT, PROT_NONE, RW, SPECIAL
-from memtwin.mm.huge_mm import HPAGE_PMD_NR
+from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER
 from memtwin.mm.huge_rmap import add_huge_rmap, remove_huge_rmap
-from memtwin.mm.huge_split import huge_leaf, maybe_shared, split_huge_page, vma_adjust_trans_huge
+from memtwin.mm.huge_split import huge_leaf, maybe_shared, split_huge_page
 from memtwin.mm.page import PG_ANON_EXCLUSIVE
 from memtwin.mm.page_table import LeafRows
 
@@ -26,14 +29,8 @@ __all__ = [
     "copy_huge_pmd",
     "move_huge_pmd",
     "split_folios_for_advice",
-    "split_range_ends",
     "zap_huge_pmd",
 ]
-
-
-def split_range_ends(mm: MmStruct, start: int, end: int) -> None:
-    """Split the huge leaves that [start, end) cuts."""
-    vma_adjust_trans_huge(mm, start, end)
 
 
 def zap_huge_pmd(mm: MmStruct, index: int, addr: int) -> int:
@@ -54,9 +51,11 @@ def zap_huge_pmd(mm: MmStruct, index: int, addr: int) -> int:
     return head
 
 
-def copy_huge_pmd(old: MmStruct, new: MmStruct, index: int, addr: int, forgotten: int) -> None:
-    """Let ``new`` map what the huge leaf of ``old`` maps: neither may write any more. ``forgotten``: bits that the copy
-    has not. Raises OSError ENOMEM.
+def copy_huge_pmd(
+    old: MmStruct, new: MmStruct, index: int, addr: int, *, private: bool = True, forgotten: int = 0
+) -> None:
+    """Let ``new`` map what the huge leaf of ``old`` maps; in a ``private`` area neither may write any more.
+    ``forgotten``: bits that the copy has not. Raises OSError ENOMEM.
     """
     ctx = old.ctx
     q = ctx.ram.q
@@ -66,12 +65,15 @@ def copy_huge_pmd(old: MmStruct, new: MmStruct, index: int, addr: int, forgotten
         if table:
             ctx.pt.pte_free(new, table)
         raise OSError(errno.ENOMEM, "fork: no memory for page tables")
-    entry = q[index] & ~RW
-    q[index] = entry
+    entry = q[index]
+    if private:
+        q[index] = entry = entry & ~RW
+    head = (entry & PFN_MASK) >> 12
     if entry & SPECIAL:
-        ctx.thp.get_huge_zero_page(new)
+        if head == ctx.thp.zero_pfn:
+            ctx.thp.get_huge_zero_page(new)
+        # else a driver's leaf: no page stands behind it, nothing is counted
     else:
-        head = (entry & PFN_MASK) >> 12
         add_huge_rmap(ctx, head)
         ctx.pages.flags[head] &= ~PG_ANON_EXCLUSIVE
         new.rss_anon += HPAGE_PMD_NR
@@ -119,7 +121,9 @@ def move_huge_pmd(mm: MmStruct, index: int, addr: int, target: int) -> bool:
 
 
 class _LargeFolios:
-    """Heads of the huge pages that small entries of a range map, and how many entries (a RangeOp that only reads)."""
+    """Heads of the huge pages that small entries of a range map, and how many entries, by ascending address (a RangeOp
+    that only reads).
+    """
 
     def __init__(self, mm: MmStruct) -> None:
         self._ctx = mm.ctx
@@ -127,19 +131,24 @@ class _LargeFolios:
 
     def few(self, index: int, count: int, addr: int) -> None:
         """A handful of entries of one table."""
-        comp_order = self._ctx.pages.comp_order
-        for entry in self._ctx.ram.q[index : index + count]:
-            if entry & PRESENT and not entry & SPECIAL:
-                pfn = (entry & PFN_MASK) >> 12
-                order = comp_order[pfn]
-                if order:
-                    head = pfn >> order << order
-                    self.heads[head] = self.heads.get(head, 0) + 1
+        self._add(self._ctx.ram.words[index : index + count])
 
     def rows(self, batch: LeafRows) -> None:
         """Whole tables."""
-        for table in batch.table.tolist():
-            self.few((table << 9) + batch.lo, batch.hi - batch.lo, 0)
+        self._add(batch.gather().ravel())
+
+    def _add(self, entries: npt.NDArray[np.uint64]) -> None:
+        entries = entries[(entries & np.uint64(PRESENT | SPECIAL)) == np.uint64(PRESENT)]
+        pfns = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+        pfns = pfns[self._ctx.pages.vec.comp_order[pfns] != 0]
+        if not len(pfns):
+            return
+        heads, first, counts = np.unique(
+            pfns >> HPAGE_PMD_ORDER << HPAGE_PMD_ORDER, return_index=True, return_counts=True
+        )
+        by_address = np.argsort(first)
+        for head, count in zip(heads[by_address].tolist(), counts[by_address].tolist(), strict=True):
+            self.heads[head] = self.heads.get(head, 0) + count
 
     def huge(self, index: int, order: int, addr: int) -> None:
         """A leaf, which the range covers wholly, needs no split; the ends were looked at before."""
@@ -161,14 +170,14 @@ def split_folios_for_advice(mm: MmStruct, start: int, end: int, *, free: bool) -
         index = huge_leaf(mm, edge) if edge & (PMD_SIZE - 1) else 0
         if index and not ctx.ram.q[index] & SPECIAL:
             head = (ctx.ram.q[index] & PFN_MASK) >> 12
-            if not maybe_shared(ctx, head):
-                split_huge_page(ctx, head)
+            if not maybe_shared(mm, head):
+                split_huge_page(ctx, head, mm)
     folios = _LargeFolios(mm)
     ctx.pt.walk_range(mm, start, end, folios)
     for head, entries in folios.heads.items():
-        if maybe_shared(ctx, head):
+        if maybe_shared(mm, head, entries):
             if free or entries < HPAGE_PMD_NR:
                 left_alone.append(head)
         elif not (ctx.thp_advice_batch and entries == HPAGE_PMD_NR):
-            split_huge_page(ctx, head)
+            split_huge_page(ctx, head, mm)
     return left_alone

@@ -31,6 +31,7 @@ __all__ = [
     "entire_mapcount",
     "folio_put",
     "remove_huge_rmap",
+    "remove_small_rmap",
     "remove_small_rmaps",
 ]
 
@@ -93,24 +94,47 @@ def huge_leaf_gone(ctx: MmContext, head: int) -> bool:
 
 
 def remove_small_rmaps(ctx: MmContext, pfns: npt.NDArray[np.int64]) -> list[int]:
-    """Small entries that mapped ``pfns``, pages of huge ones, are gone: counts and references. The heads of the huge
-    pages that nobody references any more: the caller's to free.
+    """Small entries of one address space that mapped ``pfns``, pages of huge ones, each once, are gone: counts and
+    references. The heads of the huge pages that nobody references any more: the caller's to free.
     """
-    pages, vec = ctx.pages, ctx.pages.vec
-    pages.add(vec.mapcount, pfns, -1)
-    unmapped = np.unique(pfns[vec.mapcount[pfns] == 0])
+    vec = ctx.pages.vec
+    ctx.pages.add(vec.mapcount, pfns, -1)
+    unmapped = pfns[vec.mapcount[pfns] == 0]
+    head = int(pfns[0]) >> HPAGE_PMD_ORDER << HPAGE_PMD_ORDER
+    if ((pfns >> HPAGE_PMD_ORDER << HPAGE_PMD_ORDER) == head).all():
+        ctx.node_stat(head).nr_anon_pages -= len(unmapped)
+        return [head] if _references_gone(ctx, head, len(pfns), bool(len(unmapped))) else []
     ctx.count_anon(unmapped, -1)
     heads, counts = np.unique(pfns >> HPAGE_PMD_ORDER << HPAGE_PMD_ORDER, return_counts=True)
     partly = set((unmapped >> HPAGE_PMD_ORDER << HPAGE_PMD_ORDER).tolist())
-    free: list[int] = []
-    for head, count in zip(heads.tolist(), counts.tolist(), strict=True):
-        left = pages.refcount[head] - count
-        pages.refcount[head] = left
-        if head in partly and (left or not ctx.thp_deferred_partial):
-            deferred_split_folio(ctx, head)
-        if not left:
-            free.append(head)
-    return free
+    return [
+        head
+        for head, count in zip(heads.tolist(), counts.tolist(), strict=True)
+        if _references_gone(ctx, head, count, head in partly)
+    ]
+
+
+def remove_small_rmap(ctx: MmContext, pfn: int) -> int:
+    """The same for one entry: the head of the huge page, or 0 while others reference it."""
+    pages = ctx.pages
+    head = pfn >> HPAGE_PMD_ORDER << HPAGE_PMD_ORDER
+    left = pages.mapcount[pfn] - 1
+    pages.mapcount[pfn] = left
+    if not left:
+        ctx.node_stat(pfn).nr_anon_pages -= 1
+    return head if _references_gone(ctx, head, 1, not left) else 0
+
+
+def _references_gone(ctx: MmContext, head: int, count: int, partly: bool) -> bool:
+    """Drop ``count`` references of small entries; ``partly``: some of them were the last to map their page. Whether no
+    reference is left.
+    """
+    pages = ctx.pages
+    left = pages.refcount[head] - count
+    pages.refcount[head] = left
+    if partly and (left or not ctx.thp_deferred_partial):
+        deferred_split_folio(ctx, head)
+    return not left
 
 
 def deferred_split_folio(ctx: MmContext, head: int) -> None:

@@ -10,12 +10,12 @@ Lock order: ``mmap_lock`` (or nothing, for the shrinker), ``page_table_lock``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from memtwin.hw.paging import ENTRIES, NX, PFN_MASK, PMD_SHIFT, PMD_SIZE, PSE, SPECIAL
+from memtwin.hw.paging import ENTRIES, MAPPED, NX, PFN_MASK, PMD_SHIFT, PMD_SIZE, PSE, SPECIAL
 from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER
 from memtwin.mm.huge_rmap import entire_mapcount, huge_leaf_gone
 from memtwin.mm.mm_types import VM_LOCKED, MmStruct, VmArea
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DeferredSplitShrinker",
+    "entries_of",
     "huge_leaf",
     "maybe_shared",
+    "nr_entries",
     "split_huge_page",
     "split_huge_pmd",
     "split_huge_pmd_address",
@@ -104,75 +106,105 @@ def split_huge_pmd_range(mm: MmStruct, start: int, end: int) -> None:
 # -- pages ----------------------------------------------------------------------------------------------------------
 
 
-def maybe_shared(ctx: MmContext, head: int) -> bool:
-    """Whether more than one address space seems to map the huge page. 6.7 looks at its first page only."""
+def maybe_shared(mm: MmStruct, head: int, own: int = 1) -> bool:
+    """Whether other address spaces than ``mm``, which maps the huge page by at least ``own`` entries, seem to map it
+    too. 6.7 looks at its first page only.
+    """
+    ctx = mm.ctx
     if not ctx.thp_mm_exclusive:
         return ctx.pages.mapcount[head] > 1
-    return len(entries_by_mm(ctx, head)) > 1
+    total = nr_entries(ctx, head)
+    return total > own and (_mapped_twice(ctx, head) or entries_of(mm, head) != total)
 
 
-def wp_can_reuse_huge(mm: MmStruct, pfn: int) -> bool:
-    """Whether a write through a small entry may reuse the page ``pfn`` of a huge page, which is not marked exclusive.
+def wp_can_reuse_huge(vma: VmArea, pfn: int) -> bool:
+    """Whether a write in ``vma`` through a small entry may reuse the page ``pfn`` of a huge page, which is not marked
+    exclusive.
 
     6.7: nobody else may hold the huge page at all, not even through another entry of the same address space. Later
     kernels (post-thp-mm-exclusive): all its references are entries of this address space.
     """
-    ctx = mm.ctx
-    head = ctx.pages.head(pfn)
-    references = ctx.pages.refcount[head]
+    ctx = vma.mm.ctx
+    pages = ctx.pages
+    head = pages.head(pfn)
+    references = pages.refcount[head]
     if not ctx.thp_mm_exclusive:
         return references == 1
-    return entries_by_mm(ctx, head).get(mm.id, 0) == references
+    if pages.mapcount[pfn] > 1 or references > HPAGE_PMD_NR or nr_entries(ctx, head) != references:
+        return False
+    # The area at hand has all of it, nearly always.
+    here = _entries_in(vma, vma.start + (pages.index[head] - vma.pgoff << 12), head)
+    return here == references or (not _mapped_twice(ctx, head) and entries_of(vma.mm, head) == references)
 
 
-def entries_by_mm(ctx: MmContext, head: int) -> dict[int, int]:
-    """How many entries, huge or small, of each address space (by its id) map the huge page."""
-    q = ctx.ram.q
-    counts: dict[int, int] = {}
-    for vma, addr in mappings_of(ctx, head):
-        mm = vma.mm
-        first, last = max(addr, vma.start), min(addr + PMD_SIZE, vma.end)
-        at = first
-        while at < last:
-            index = huge_leaf(mm, at)
-            if index:
-                found = (q[index] & PFN_MASK) >> 12 == head
-                at = (at >> PMD_SHIFT) + 1 << PMD_SHIFT
-            else:
-                base = mm.pte_tables.get(at >> PMD_SHIFT)
-                entry = q[base + (at >> 12 & ENTRIES - 1)] if base is not None else 0
-                found = bool(entry) and (entry & PFN_MASK) >> 12 == head + (at - addr >> 12)
-                at += 4096
-            if found:
-                counts[mm.id] = counts.get(mm.id, 0) + 1
-    return counts
+def nr_entries(ctx: MmContext, head: int) -> int:
+    """How many entries, huge or small, map the huge page, whosever they are."""
+    counts = ctx.pages.vec.mapcount[head : head + HPAGE_PMD_NR]
+    return int(counts.sum()) - (HPAGE_PMD_NR - 1) * entire_mapcount(ctx, head)
 
 
-def mappings_of(ctx: MmContext, head: int) -> Iterator[tuple[VmArea, int]]:
-    """Every area that maps a part of the huge page, with the address of the head in it (which may lie outside)."""
+def _mapped_twice(ctx: MmContext, head: int) -> bool:
+    """Whether a page of the huge page is mapped twice, which no address space does alone."""
+    return int(ctx.pages.vec.mapcount[head : head + HPAGE_PMD_NR].max()) > 1
+
+
+def entries_of(mm: MmStruct, head: int) -> int:
+    """How many entries of ``mm``, huge or small, map the huge page."""
+    return sum(_entries_in(vma, addr, head) for vma, addr in mappings_of(mm.ctx, head, (mm,)))
+
+
+def _entries_in(vma: VmArea, addr: int, head: int) -> int:
+    """How many entries of ``vma`` map the huge page, whose head has its place at ``addr``."""
+    mm = vma.mm
+    ram = mm.ctx.ram
+    found = 0
+    at, end = max(addr, vma.start), min(addr + PMD_SIZE, vma.end)
+    while at < end:
+        stop = min((at >> PMD_SHIFT) + 1 << PMD_SHIFT, end)
+        index = huge_leaf(mm, at)
+        base = mm.pte_tables.get(at >> PMD_SHIFT)
+        if index:
+            found += (ram.q[index] & PFN_MASK) >> 12 == head
+        elif base is not None:
+            first = base + (at >> 12 & ENTRIES - 1)
+            entries = ram.words[first : first + (stop - at >> 12)]
+            frames = _FRAME_STEPS[: len(entries)] + np.uint64((head << 12) + at - addr)
+            mapped = (entries & np.uint64(MAPPED)) != 0
+            found += int(np.count_nonzero(mapped & (entries & np.uint64(PFN_MASK) == frames)))
+        at = stop
+    return found
+
+
+def mappings_of(ctx: MmContext, head: int, mms: Iterable[MmStruct]) -> Iterator[tuple[VmArea, int]]:
+    """Every area of ``mms`` that may map a part of the huge page, with the address of the head in it (which may lie
+    outside).
+    """
     anon_id, pgoff = ctx.pages.mapping[head], ctx.pages.index[head]
-    for mm in list(ctx.mms.values()):
+    for mm in mms:
         for vma in mm.areas():
-            if all(link.anon_vma.id != anon_id for link in vma.anon_vma_chain):
+            if vma.anon_vma is None:
                 continue
             addr = vma.start + (pgoff - vma.pgoff << 12)
-            if addr < vma.end and addr + PMD_SIZE > vma.start:
+            if addr >= vma.end or addr + PMD_SIZE <= vma.start:
+                continue
+            if any(link.anon_vma.id == anon_id for link in vma.anon_vma_chain):
                 yield vma, addr
 
 
-def split_huge_page(ctx: MmContext, head: int) -> bool:
-    """Make single pages of the huge page ``head``; False if somebody besides the page tables holds it.
+def split_huge_page(ctx: MmContext, head: int, first: MmStruct | None = None) -> bool:
+    """Make single pages of the huge page ``head``; False if somebody besides the page tables holds it. ``first``: an
+    address space known to map it; nobody else is looked at once all entries are found.
 
     Pages that nobody maps are freed. Later kernels (post-thp-split-zeropage) also let the zero page stand for pages
     that hold only zeroes.
     """
     pages, vec = ctx.pages, ctx.pages.vec
     end = head + HPAGE_PMD_NR
-    held = int(vec.mapcount[head:end].sum()) - (HPAGE_PMD_NR - 1) * entire_mapcount(ctx, head)
+    held = nr_entries(ctx, head)
     if pages.refcount[head] != held:
         ctx.events.thp_split_page_failed += 1
         return False
-    places = list(mappings_of(ctx, head))
+    places = _places(ctx, head, held, first)
     for vma, addr in places:
         index = huge_leaf(vma.mm, max(addr, vma.start))
         if index and (ctx.ram.q[index] & PFN_MASK) >> 12 == head:
@@ -193,6 +225,22 @@ def split_huge_page(ctx: MmContext, head: int) -> bool:
         vec.mapping[unmapped] = 0
         ctx.page_alloc.free_bulk(unmapped)
     return True
+
+
+def _places(ctx: MmContext, head: int, held: int, first: MmStruct | None) -> list[tuple[VmArea, int]]:
+    """The areas that have the ``held`` entries of the huge page, with the address of the head in each."""
+    mms = list(ctx.mms.values())
+    if first is not None:
+        mms.insert(0, first)
+    places: list[tuple[VmArea, int]] = []
+    for vma, addr in mappings_of(ctx, head, mms):
+        entries = _entries_in(vma, addr, head)
+        if entries:
+            places.append((vma, addr))
+            held -= entries
+            if not held:
+                break
+    return places
 
 
 def _use_zero_page(ctx: MmContext, vma: VmArea, addr: int, head: int) -> None:

@@ -150,10 +150,19 @@ def collapse_block(mm: MmStruct, vma: VmArea, addr: int, *, khugepaged: bool = F
     ctx.events.thp_collapse_alloc += 1
     if not charge_anon_folio(mm, head, gfp, HPAGE_PMD_ORDER):
         return ScanResult.CGROUP_CHARGE_FAIL
-    if not _swapin(ctx, table):
+    if (ctx.ram.frames[table] == np.uint64(GUARD_ENTRY)).any():
         ctx.page_alloc.free_pages(head, HPAGE_PMD_ORDER)
         return ScanResult.FAIL
-    _replace(mm, vma, addr, table, head)
+    vma.start_write()  # faults under the lock of the area are over, and what they left behind is looked at again
+    mm.page_table_lock.lock()
+    result = _scan(ctx, vma, table, khugepaged)
+    if result is not ScanResult.SUCCEED:
+        mm.page_table_lock.unlock()
+        ctx.page_alloc.free_pages(head, HPAGE_PMD_ORDER)
+        return result
+    zap = _replace(mm, vma, addr, table, head)
+    mm.page_table_lock.unlock()
+    zap.finish()
     return ScanResult.SUCCEED
 
 
@@ -165,6 +174,9 @@ def _scan(ctx: MmContext, vma: VmArea, table: int, khugepaged: bool) -> ScanResu
     entries = ctx.ram.frames[table]
     mapped = (entries & np.uint64(PRESENT | PROT_NONE)) != 0
     zero = mapped & ((entries & np.uint64(SPECIAL)) != 0)
+    absent = ~mapped & (entries != 0)
+    if (entries[absent] != np.uint64(GUARD_ENTRY)).any():
+        raise NotModelled("collapsing pages that are in swap")
     there = np.flatnonzero(mapped & ~zero)
     used = entries[there]
     pfns = ((used & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
@@ -177,7 +189,7 @@ def _scan(ctx: MmContext, vma: VmArea, table: int, khugepaged: bool) -> ScanResu
         (ScanResult.EXCEED_NONE_PTE, np.flatnonzero((entries == 0) | zero), none_limit),
         (
             ScanResult.EXCEED_SWAP_PTE,
-            np.flatnonzero(~mapped & (entries != 0)),
+            np.flatnonzero(absent),
             settings.max_ptes_swap if khugepaged else ENTRIES,
         ),
         (ScanResult.PTE_UFFD_WP, there[(used & np.uint64(UFFD_WP)) != 0], 0),
@@ -223,19 +235,11 @@ def _held(ctx: MmContext, pfns: Pfns, heads: Pfns, order: npt.NDArray[np.uint8])
     return held
 
 
-def _swapin(ctx: MmContext, table: int) -> bool:
-    """Have every page present that ``table`` has an entry for; False where a guard stands."""
-    entries = ctx.ram.frames[table]
-    absent = entries[((entries & np.uint64(PRESENT | PROT_NONE)) == 0) & (entries != 0)]
-    if (absent != np.uint64(GUARD_ENTRY)).any():
-        raise NotModelled("collapsing pages that are in swap")
-    return not len(absent)
-
-
-def _replace(mm: MmStruct, vma: VmArea, addr: int, table: int, head: int) -> None:
-    """Copy what ``table`` maps into the zeroed huge page ``head``, and let that be mapped instead."""
+def _replace(mm: MmStruct, vma: VmArea, addr: int, table: int, head: int) -> ZapOp:
+    """Copy what ``table`` maps into the zeroed huge page ``head``, and let that be mapped instead. ``page_table_lock``
+    is held; what is returned must be finished without it.
+    """
     ctx = mm.ctx
-    mm.page_table_lock.lock()
     index = ctx.pt.pmd_alloc(mm, addr)
     ctx.pt.remove_table(mm, addr, index)
     mm.tlb.flush(HPAGE_PMD_NR)
@@ -249,8 +253,7 @@ def _replace(mm: MmStruct, vma: VmArea, addr: int, table: int, head: int) -> Non
     zap.rows(LeafRows(ctx.ram, np.array([addr]), np.array([table]), 0, ENTRIES))
     ctx.work.ptes += zap.cleared
     set_huge_pmd(VmFault(mm, vma, addr, 0), index, head, table)
-    mm.page_table_lock.unlock()
-    zap.finish()
+    return zap
 
 
 class Khugepaged:

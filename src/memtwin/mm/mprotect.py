@@ -16,7 +16,8 @@ from memtwin.hw.paging import NX, PFN_MASK, PKEY_MASK, PRESENT, PROT_NONE, RW, S
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.gup import populate_vma_page_range
 from memtwin.mm.huge_mm import HPAGE_PMD_NR
-from memtwin.mm.huge_range import change_huge_pmd, split_range_ends
+from memtwin.mm.huge_range import change_huge_pmd
+from memtwin.mm.huge_split import vma_adjust_trans_huge
 from memtwin.mm.mm_types import (
     VM_ACCESS_FLAGS,
     VM_ACCOUNT,
@@ -149,7 +150,7 @@ def _fixup(
 
 def change_protection(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
     """Rewrite the entries of [start, end) for the protection of ``vma`` and flush."""
-    split_range_ends(mm, start, end)
+    vma_adjust_trans_huge(mm, start, end)
     change = _ChangeProtection(mm, vma)
     mm.ctx.pt.walk_range(mm, start, end, change)
     if change.changed:

@@ -21,8 +21,8 @@ from memtwin.hw.ram import PAGE_MASK
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.mm.gup import populate_vma_range
 from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_SIZE
-from memtwin.mm.huge_range import move_huge_pmd, split_range_ends
-from memtwin.mm.huge_split import split_huge_pmd, split_huge_pmd_range
+from memtwin.mm.huge_range import move_huge_pmd
+from memtwin.mm.huge_split import split_huge_pmd, split_huge_pmd_range, vma_adjust_trans_huge
 from memtwin.mm.mm_types import (
     VM_ACCOUNT,
     VM_DONTEXPAND,
@@ -399,7 +399,7 @@ def move_page_tables(mm: MmStruct, old: int, new: int, length: int) -> None:
     if (new - old) & (HPAGE_PMD_SIZE - 1):
         split_huge_pmd_range(mm, old, old + length)
     else:
-        split_range_ends(mm, old, old + length)
+        vma_adjust_trans_huge(mm, old, old + length)
     mover = _MoveEntries(mm, new - old)
     mm.ctx.pt.walk_range(mm, old, old + length, mover)
     if mover.moved:

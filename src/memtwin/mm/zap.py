@@ -8,18 +8,25 @@ kernel half, which marks it at once; so zap marks what was dirty, and the page a
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
 from memtwin.hw.paging import ACCESSED, DIRTY, GUARD_ENTRY, MAPPED, NX, PFN_MASK, SPECIAL
 from memtwin.mm.huge_mm import HPAGE_PMD_NR
-from memtwin.mm.huge_range import split_range_ends, zap_huge_pmd
-from memtwin.mm.huge_rmap import folio_put, free_huge_folio, remove_small_rmaps
+from memtwin.mm.huge_range import zap_huge_pmd
+from memtwin.mm.huge_rmap import folio_put, free_huge_folio, remove_small_rmap, remove_small_rmaps
+from memtwin.mm.huge_split import vma_adjust_trans_huge
 from memtwin.mm.mm_types import VM_RAND_READ, VM_SEQ_READ, MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_DIRTY, mark_page_accessed
 from memtwin.mm.page_table import LeafRows
 
-__all__ = ["ZapOp", "has_recency", "zap_page_range"]
+if TYPE_CHECKING:
+    from memtwin.mm.context import MmContext
+    from memtwin.mm.filemap import AddressSpace
+
+__all__ = ["ZapOp", "has_recency", "unmap_mapping_pages", "zap_page_range"]
 
 
 class ZapOp:
@@ -59,7 +66,8 @@ class ZapOp:
 
     def few(self, index: int, count: int, addr: int) -> None:
         """A handful of entries of one table."""
-        q = self._ctx.ram.q
+        q, pages = self._ctx.ram.q, self._ctx.pages
+        large: list[int] = []
         cleared = 0
         for i in range(index, index + count):
             entry = q[i]
@@ -68,9 +76,19 @@ class ZapOp:
             q[i] = 0
             cleared += 1
             if entry & MAPPED and not entry & SPECIAL:
-                self.drop_page((entry & PFN_MASK) >> 12, entry)
+                pfn = (entry & PFN_MASK) >> 12
+                if not pages.comp_order[pfn]:
+                    self.drop_page(pfn, entry)
+                    continue
+                if entry & DIRTY:
+                    pages.nonzero[pfn] = 1
+                if not entry & NX:
+                    self._ctx.tlb.note_frame_changed(pfn)
+                large.append(pfn)
+        if large:
+            self._drop_large(np.array(large, dtype=np.int64))
         if cleared:
-            self._ctx.pages.private[index >> 9] -= cleared
+            pages.private[index >> 9] -= cleared
             self.cleared += cleared
 
     def _stays(self, entry: int) -> bool:
@@ -88,7 +106,9 @@ class ZapOp:
             ctx.tlb.note_frame_changed(pfn)
         if pages.comp_order[pfn]:
             mm.rss_anon -= 1
-            self._huge += remove_small_rmaps(ctx, np.array([pfn], dtype=np.int64))
+            head = remove_small_rmap(ctx, pfn)
+            if head:
+                self._huge.append(head)
             return
         left = pages.mapcount[pfn] - 1
         pages.mapcount[pfn] = left
@@ -103,6 +123,11 @@ class ZapOp:
             pages.refcount[pfn] = references
         else:
             self._freed.append(pfn)
+
+    def _drop_large(self, pfns: npt.NDArray[np.int64]) -> None:
+        """Small entries of huge pages are gone."""
+        self._mm.rss_anon -= len(pfns)
+        self._huge += remove_small_rmaps(self._ctx, pfns)
 
     def _drop_file_page(self, pfn: int, entry: int, left: int) -> None:
         ctx, mm = self._ctx, self._mm
@@ -140,8 +165,7 @@ class ZapOp:
             large = vec.comp_order[pfns] != 0
             if large.any():
                 vec.nonzero[pfns[large & ((mapped & np.uint64(DIRTY)) != 0)]] = 1
-                self._mm.rss_anon -= int(np.count_nonzero(large))
-                self._huge += remove_small_rmaps(self._ctx, pfns[large])
+                self._drop_large(pfns[large])
                 mapped, pfns = mapped[~large], pfns[~large]
         anon = (vec.flags[pfns] & np.uint32(PG_ANON)) != 0
         sole = anon & (vec.refcount[pfns] == 1)
@@ -228,13 +252,43 @@ def zap_page_range(
     mm: MmStruct, start: int, end: int, *, keep_guards: bool = False, even_cows: bool = True, recency: bool = False
 ) -> int:
     """Empty the entries of [start, end) and flush; the number of entries emptied. The options are those of
-    :class:`ZapOp`.
+    :class:`ZapOp`. Takes ``page_table_lock``.
     """
-    split_range_ends(mm, start, end)
     zap = ZapOp(mm, keep_guards=keep_guards, even_cows=even_cows, recency=recency)
+    mm.page_table_lock.lock()
+    _zap(mm, start, end, zap)
+    mm.page_table_lock.unlock()
+    if zap.cleared:
+        zap.finish()
+    return zap.cleared
+
+
+def _zap(mm: MmStruct, start: int, end: int, zap: ZapOp) -> None:
+    """What is done under the lock."""
+    vma_adjust_trans_huge(mm, start, end)
     mm.ctx.pt.walk_range(mm, start, end, zap)
     if zap.cleared:
         mm.ctx.work.ptes += zap.cleared
         zap.flush()
-        zap.finish()
-    return zap.cleared
+
+
+def unmap_mapping_pages(ctx: MmContext, mapping: AddressSpace, first: int, last: int, *, even_cows: bool) -> None:
+    """Unmap the pages [first, last) of a file everywhere, with ``even_cows`` private copies of them too.
+
+    No lock of an address space is held but its ``page_table_lock``, under which its areas are looked at: they may
+    change at any other time.
+    """
+    for mm in list(ctx.mms.values()):
+        zaps: list[ZapOp] = []
+        mm.page_table_lock.lock()
+        for vma in mm.areas():
+            if vma.file is None or vma.file.mapping is not mapping:
+                continue
+            start = vma.start + max(first - vma.pgoff, 0) * 4096
+            end = min(vma.start + max(last - vma.pgoff, 0) * 4096, vma.end)
+            if start < end:
+                zaps.append(ZapOp(mm, keep_guards=True, even_cows=even_cows, recency=has_recency(vma)))
+                _zap(mm, start, end, zaps[-1])
+        mm.page_table_lock.unlock()
+        for zap in zaps:
+            zap.finish()

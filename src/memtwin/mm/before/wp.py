@@ -27,7 +27,7 @@ def may_reuse_inline(ctx: MmContext, vma: VmArea, page: int) -> bool:
     folio = pages.head(page)
     if not pages.flags[page] & PG_ANON_EXCLUSIVE:
         if pages.comp_order[page] and ctx.thp_mm_exclusive:
-            if not wp_can_reuse_huge(vma.mm, page):
+            if not wp_can_reuse_huge(vma, page):
                 return False
             pages.flags[page] |= PG_ANON_EXCLUSIVE
             return True
