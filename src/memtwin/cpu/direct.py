@@ -40,39 +40,40 @@ class DirectCpu:
     def touch(self, addr: int, write: bool) -> None:
         """Access one byte. Raises FatalSignal, ProcessKilled."""
         task = self._task
-        mm = task.mm
-        if mm is None:
-            raise ProcessKilled(f"process {task.pid} has exited")
-        entry = 0
-        need, mark = (_WRITE, ACCESSED | DIRTY) if write else (_READ, ACCESSED)
-        base = mm.pte_tables.get(addr >> 21)
-        if base is not None:
-            q = mm.ctx.ram.q
-            index = base + (addr >> 12 & 511)
-            entry = q[index]
-            if entry & (need | _DENIED) == need:
-                if entry & mark != mark:
-                    q[index] = entry | mark
-                return
-        elif addr >> 21 in mm.deposits:
-            self._access(addr, write, 0)
-            return
-        error = PF_USER | (PF_WRITE if write else 0) | (PF_PROT if entry & PRESENT else 0)
         sched = self._sched
-        previous = sched.enter(task)
-        try:
-            signal = do_user_addr_fault(task, addr, error)
-        finally:
-            sched.leave(previous)
-        if signal is not None:
-            self._raise(signal, 0)
-        # The handler leaves A (and D) set in the entry; only after losing a race against another thread is it
-        # otherwise.
-        base = mm.pte_tables.get(addr >> 21)
-        if base is None and addr >> 21 in mm.deposits:
-            return
-        if base is None or mm.ctx.ram.q[base + (addr >> 12 & 511)] & need != need:
-            self.touch(addr, write)
+        need, mark = (_WRITE, ACCESSED | DIRTY) if write else (_READ, ACCESSED)
+        while True:
+            mm = task.mm
+            if mm is None:
+                raise ProcessKilled(f"process {task.pid} has exited")
+            entry = 0
+            base = mm.pte_tables.get(addr >> 21)
+            if base is not None:
+                q = mm.ctx.ram.q
+                index = base + (addr >> 12 & 511)
+                entry = q[index]
+                if entry & (need | _DENIED) == need:
+                    if entry & mark != mark:
+                        q[index] = entry | mark
+                    return
+            elif addr >> 21 in mm.deposits:
+                self._access(addr, write, 0)
+                return
+            error = PF_USER | (PF_WRITE if write else 0) | (PF_PROT if entry & PRESENT else 0)
+            previous = sched.enter(task)
+            try:
+                signal = do_user_addr_fault(task, addr, error)
+            finally:
+                sched.leave(previous)
+            if signal is not None:
+                self._raise(signal, 0)
+            # The handler leaves A (and D) set in the entry it installs; only after losing a race against another
+            # thread, or without memory, is the access made again.
+            base = mm.pte_tables.get(addr >> 21)
+            if base is None and addr >> 21 in mm.deposits:
+                return
+            if base is not None and mm.ctx.ram.q[base + (addr >> 12 & 511)] & need == need:
+                return
 
     def _check_alive(self) -> None:
         if self._task.mm is None:

@@ -21,7 +21,7 @@ from memtwin.mm.fault_lock_stats import FaultLock
 from memtwin.mm.mm_types import VM_RAND_READ
 from memtwin.mm.mmap_lock import release_fault_lock
 from memtwin.mm.page import PG_HWPOISON, PG_LOCKED, PG_RECLAIM, PG_SWAPBACKED, PG_UPTODATE
-from memtwin.mm.set_pte import set_file_pte
+from memtwin.mm.set_pte import pte_lock, set_file_pte
 from memtwin.mm.vm_fault import (
     FAULT_FLAG_ALLOW_RETRY,
     FAULT_FLAG_KILLABLE,
@@ -124,15 +124,21 @@ class AddressSpace:
         pfn = self.folios.get(index)
         if pfn is None:
             pfn = self.add_empty(ctx, index)
-            if pfn:
+            if pfn and not ctx.pages.flags[pfn] & PG_UPTODATE:
                 self._fill(ctx, index, pfn)
         return pfn
 
     def add_empty(self, ctx: MmContext, index: int) -> int:
-        """A fresh page at ``index``, not uptodate; 0 without memory."""
+        """A fresh page at ``index``, not uptodate; 0 without memory. If the allocation slept, another may have made one
+        meanwhile: then that.
+        """
         pfn = ctx.page_alloc.alloc_pages(GFP_HIGHUSER_MOVABLE | ZERO)
         if not pfn:
             return 0
+        there = self.folios.get(index)
+        if there is not None:
+            ctx.page_alloc.free_pages(pfn)
+            return there
         pages = ctx.pages
         pages.flags[pfn] = PG_SWAPBACKED if self.shmem else 0
         pages.mapping[pfn] = self.id
@@ -157,7 +163,7 @@ class AddressSpace:
         without memory.
         """
         pfn = self.add_empty(ctx, index)
-        if pfn:
+        if pfn and not ctx.pages.flags[pfn] & (PG_UPTODATE | PG_LOCKED):
             ctx.folio_locks.start_io(pfn)
             self._submit(ctx, index, pfn)
         return pfn
@@ -272,9 +278,11 @@ class FileVmOps(VmOperations):
                 if folio is None:
                     folio = mapping.folios.get(index)
                     if folio is None:
+                        if index >= (mapping.size() + 4095) >> 12:  # truncated meanwhile
+                            return result | VM_FAULT_RETRY if pin.held else VM_FAULT_SIGBUS
                         folio = mapping.add_empty(ctx, index) if mapping.read_ns else mapping.get_folio(ctx, index)
                     if not folio:
-                        return VM_FAULT_RETRY if pin.held else VM_FAULT_OOM
+                        return result | VM_FAULT_RETRY if pin.held else VM_FAULT_OOM
                     pages.refcount[folio] += 1
                 if not lock_folio_maybe_drop_mmap(vmf, folio, pin):
                     ctx.page_alloc.put_page(folio)
@@ -328,7 +336,8 @@ class FileVmOps(VmOperations):
         refcount = ctx.pages.refcount
         end_pgoff = min(end_pgoff, ((mapping.size() + 4095) >> 12) - 1)
         position = vmf.index - vmf.pgoff
-        mm.page_table_lock.lock()
+        if not pte_lock(mm, vmf.address, vmf.index):
+            return 0
         for index in range(start_pgoff, end_pgoff + 1):
             pfn = folios.get(index)
             if pfn is not None and flags[pfn] & _MAPPABLE == PG_UPTODATE and not q[position + index]:

@@ -35,7 +35,7 @@ from memtwin.mm.mm_types import (
 )
 from memtwin.mm.mmap_lock import vmf_anon_prepare
 from memtwin.mm.page import PG_ANON_EXCLUSIVE
-from memtwin.mm.rmap import anon_vma_prepare, folio_move_anon_rmap
+from memtwin.mm.rmap import folio_move_anon_rmap
 from memtwin.mm.userfaultfd import handle_userfault
 from memtwin.mm.vm_fault import (
     FAULT_FLAG_UNSHARE,
@@ -218,27 +218,29 @@ def do_huge_pmd_wp_page(vmf: VmFault) -> int:
             result = _replace_huge_zero(vmf)
             if not result & VM_FAULT_FALLBACK:
                 return result
-        _split(vmf)
-        return VM_FAULT_FALLBACK
+        return _split(vmf)
     head = (entry & PFN_MASK) >> 12
     pages = ctx.pages
     mm.page_table_lock.lock()
+    if ctx.ram.q[index] != entry:  # changed meanwhile: the access is made again
+        mm.page_table_lock.unlock()
+        return 0
     exclusive = bool(pages.flags[head] & PG_ANON_EXCLUSIVE)
     if not exclusive and pages.refcount[head] == 1 and ctx.folio_locks.trylock(head):
-        folio_move_anon_rmap(ctx, vma, head, head)
-        if ctx.exclusive_out_of_move:
-            pages.flags[head] |= PG_ANON_EXCLUSIVE
+        exclusive = pages.refcount[head] == 1
+        if exclusive:
+            folio_move_anon_rmap(ctx, vma, head, head)
+            if ctx.exclusive_out_of_move:
+                pages.flags[head] |= PG_ANON_EXCLUSIVE
         ctx.folio_locks.unlock(head)
-        exclusive = True
     if exclusive:
         if not unshare:
             ctx.ram.q[index] = entry | (RW if vma.flags & VM_WRITE else 0) | DIRTY | ACCESSED
+            ctx.fault_stats.wp_reuse += 1
         mm.page_table_lock.unlock()
-        ctx.fault_stats.wp_reuse += 1
         return 0
     mm.page_table_lock.unlock()
-    _split(vmf)
-    return VM_FAULT_FALLBACK
+    return _split(vmf)
 
 
 def do_huge_fault(vmf: VmFault) -> int:
@@ -264,8 +266,7 @@ def wp_huge_fault(vmf: VmFault, order: int) -> int:
             return result
     if order != HPAGE_PMD_ORDER:
         raise NotModelled(f"a write to a read-only leaf of 1 GiB at {vmf.address:#x}: it would have to be split")
-    _split(vmf)
-    return VM_FAULT_FALLBACK
+    return _split(vmf)
 
 
 def vmf_insert_pfn_pmd(vmf: VmFault, pfn: int, write: bool) -> int:
@@ -297,19 +298,26 @@ def vmf_insert_pfn_pmd(vmf: VmFault, pfn: int, write: bool) -> int:
     return VM_FAULT_NOPAGE
 
 
-def _split(vmf: VmFault) -> None:
+def _split(vmf: VmFault) -> int:
+    """Split the huge leaf that the fault found: VM_FAULT_FALLBACK, or 0 if it is another one now, or none: the access
+    is made again.
+    """
     mm = vmf.mm
     mm.page_table_lock.lock()
-    split_huge_pmd(mm, vmf.address, vmf.index)
+    same = mm.ctx.ram.q[vmf.index] & ~(ACCESSED | DIRTY) == vmf.entry & ~(ACCESSED | DIRTY)
+    if same:
+        split_huge_pmd(mm, vmf.address, vmf.index)
     mm.page_table_lock.unlock()
+    return VM_FAULT_FALLBACK if same else 0
 
 
 def _replace_huge_zero(vmf: VmFault) -> int:
     """A new huge page in place of the huge zero page."""
     mm, vma = vmf.mm, vmf.vma
     ctx = mm.ctx
-    if not anon_vma_prepare(mm, vma):
-        return VM_FAULT_OOM
+    result = 0 if vma.anon_vma is not None else vmf_anon_prepare(mm, vma, vmf.address, vmf.flags)
+    if result:
+        return result
     head = ctx.page_alloc.alloc_pages(ctx.thp.gfp_mask(vma.flags) | ZERO, HPAGE_PMD_ORDER)
     if not head:
         ctx.events.thp_fault_fallback += 1

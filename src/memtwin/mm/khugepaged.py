@@ -121,7 +121,16 @@ def collapse_block(mm: MmStruct, vma: VmArea, addr: int, *, khugepaged: bool = F
         ctx.events.thp_collapse_alloc_failed += 1
         return ScanResult.ALLOC_HUGE_PAGE_FAIL
     ctx.events.thp_collapse_alloc += 1
-    _replace(mm, vma, addr, table, head)
+    vma.start_write()  # faults under the lock of the area are over, and what they left behind is looked at again
+    mm.page_table_lock.lock()
+    result = _scan(ctx, vma, table, khugepaged)
+    if result is not ScanResult.SUCCEED:
+        mm.page_table_lock.unlock()
+        ctx.page_alloc.free_pages(head, HPAGE_PMD_ORDER)
+        return result
+    zap = _replace(mm, vma, addr, table, head)
+    mm.page_table_lock.unlock()
+    zap.finish()
     return ScanResult.SUCCEED
 
 
@@ -165,10 +174,11 @@ def _scan(ctx: MmContext, vma: VmArea, table: int, khugepaged: bool) -> ScanResu
     return ScanResult.SUCCEED
 
 
-def _replace(mm: MmStruct, vma: VmArea, addr: int, table: int, head: int) -> None:
-    """Copy what ``table`` maps into the zeroed huge page ``head``, and let that be mapped instead."""
+def _replace(mm: MmStruct, vma: VmArea, addr: int, table: int, head: int) -> ZapOp:
+    """Copy what ``table`` maps into the zeroed huge page ``head``, and let that be mapped instead. ``page_table_lock``
+    is held; what is returned must be finished without it.
+    """
     ctx = mm.ctx
-    mm.page_table_lock.lock()
     index = ctx.pt.pmd_alloc(mm, addr)
     ctx.pt.remove_table(mm, addr, index)
     mm.tlb.flush(HPAGE_PMD_NR)
@@ -182,8 +192,7 @@ def _replace(mm: MmStruct, vma: VmArea, addr: int, table: int, head: int) -> Non
     zap.rows(LeafRows(ctx.ram, np.array([addr]), np.array([table]), 0, ENTRIES))
     ctx.work.ptes += zap.cleared
     set_huge_pmd(VmFault(mm, vma, addr, 0), index, head, table)
-    mm.page_table_lock.unlock()
-    zap.finish()
+    return zap
 
 
 class Khugepaged:

@@ -108,7 +108,7 @@ def do_madvise(mm: MmStruct, start: int, length: int, advice: int) -> None:
     elif advice == mman.MADV_COLLAPSE:
         _with_lock(mm.mmap_lock.down_write, mm.mmap_lock.up_write, lambda: madvise_collapse(mm, start, end))
     else:
-        _with_lock(mm.mmap_lock.down_read, mm.mmap_lock.up_read, lambda: _act_on_pages(mm, start, end, advice))
+        _act_on_pages(mm, start, end, advice)
 
 
 def _with_lock(down: Callable[[], None], up: Callable[[], None], body: Callable[[], None]) -> None:
@@ -222,11 +222,29 @@ def madvise_set_anon_name(mm: MmStruct, start: int, length: int, name: str | Non
 
 
 def _act_on_pages(mm: MmStruct, start: int, end: int, advice: int) -> None:
+    """Go over the areas of the range under ``mmap_lock`` for reading: again from the start, with the lock given up in
+    between, for as long as an advice asks for that. Raises OSError; EINTR if a fatal signal comes first.
+    """
+    lock = mm.mmap_lock
+    done = False
+    while not done:
+        lock.down_read()
+        try:
+            done = _advise_areas(mm, start, end, advice)
+        finally:
+            lock.up_read()
+        if not done and mm.ctx.sched.current.fatal_signal_pending:
+            raise OSError(errno.EINTR, "madvise: killed")
+
+
+def _advise_areas(mm: MmStruct, start: int, end: int, advice: int) -> bool:
     hole = False
     position = start
     for vma in areas_in(mm, start, end):
         hole |= vma.start > position
         position = min(vma.end, end)
-        advise_pages(mm, vma, max(vma.start, start), position, advice)
+        if not advise_pages(mm, vma, max(vma.start, start), position, advice):
+            return False
     if hole or position < end:
         raise OSError(errno.ENOMEM, "madvise: part of the range is not mapped")
+    return True

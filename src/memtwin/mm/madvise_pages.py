@@ -64,22 +64,23 @@ def check_seal(vma: VmArea, advice: int) -> None:
         raise OSError(errno.EPERM, "madvise: the area is sealed, and its content could not be written again")
 
 
-def advise_pages(mm: MmStruct, vma: VmArea, start: int, end: int, advice: int) -> None:
-    """Act on [start, end) of ``vma`` as one of the advices about pages says. Raises OSError EINVAL, EACCES, EPERM,
-    ENOMEM; NotModelled.
+def advise_pages(mm: MmStruct, vma: VmArea, start: int, end: int, advice: int) -> bool:
+    """Act on [start, end) of ``vma`` as one of the advices about pages says. False if the whole call is to begin anew
+    (:func:`~memtwin.mm.guard.guard_install`). Raises OSError EINVAL, EACCES, EPERM, ENOMEM; NotModelled.
     """
     check_seal(vma, advice)
-    if advice == mman.MADV_WILLNEED:
-        return  # there is neither swap nor I/O to start
-    if advice == mman.MADV_REMOVE:
-        _remove(mm, vma, start, end)
-        return
     if advice == mman.MADV_GUARD_INSTALL:
-        guard_install(mm, vma, start, end)
-        return
+        return guard_install(mm, vma, start, end)
     if advice == mman.MADV_GUARD_REMOVE:
         guard_remove(mm, vma, start, end)
-        return
+    elif advice == mman.MADV_REMOVE:
+        _remove(mm, vma, start, end)
+    elif advice != mman.MADV_WILLNEED:  # there is neither swap nor I/O to start
+        _drop_or_age(mm, vma, start, end, advice)
+    return True
+
+
+def _drop_or_age(mm: MmStruct, vma: VmArea, start: int, end: int, advice: int) -> None:
     forbidden = VM_PFNMAP if advice == mman.MADV_DONTNEED_LOCKED else VM_PFNMAP | VM_LOCKED
     if advice in (mman.MADV_COLD, mman.MADV_PAGEOUT):
         forbidden |= VM_HUGETLB
@@ -117,9 +118,11 @@ def _remove(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
 def _age(mm: MmStruct, start: int, end: int, *, free: bool) -> None:
     age = _Age(mm, free, start, end)
     age.left_alone = split_folios_for_advice(mm, start, end, free=free)
+    mm.page_table_lock.lock()
     mm.ctx.pt.walk_range(mm, start, end, age)
     if age.changed:
         mm.tlb.flush(age.changed)
+    mm.page_table_lock.unlock()
 
 
 class _Age:
@@ -216,7 +219,10 @@ class _Age:
 
 def _page_out(mm: MmStruct, start: int, end: int) -> None:
     out = _PageOut(mm)
+    mm.page_table_lock.lock()
     mm.ctx.pt.walk_range(mm, start, end, out)
+    out.flush()
+    mm.page_table_lock.unlock()
     out.finish()
 
 
@@ -277,10 +283,12 @@ class _PageOut:
         if not entry & SPECIAL and self._ctx.pages.flags[head] & _WANTS_SWAP != _WANTS_SWAP and not entry & DIRTY:
             raise NotModelled("MADV_PAGEOUT of a huge page that MADV_FREE offered")
 
+    def flush(self) -> None:
+        """Have the CPUs forget what was cleared; ``page_table_lock`` is held still."""
+        if self._zap.cleared:
+            self._ctx.work.ptes += self._zap.cleared
+            self._zap.flush()
+
     def finish(self) -> None:
-        """Flush, and free what was given up."""
-        zap = self._zap
-        if zap.cleared:
-            self._ctx.work.ptes += zap.cleared
-            zap.flush()
-            zap.finish()
+        """Free what was given up."""
+        self._zap.finish()

@@ -52,7 +52,7 @@ from memtwin.mm.mm_types import (
 )
 from memtwin.mm.mmap_lock import vmf_anon_prepare, vmf_can_call_fault, vmf_retry
 from memtwin.mm.page import PG_HWPOISON
-from memtwin.mm.set_pte import GFP_ANON, alloc_anon_folio, set_anon_pte, set_file_pte
+from memtwin.mm.set_pte import GFP_ANON, alloc_anon_folio, pte_lock, set_anon_pte, set_file_pte
 from memtwin.mm.userfaultfd import handle_userfault
 from memtwin.mm.vm_fault import (
     FAULT_FLAG_UNSHARE,
@@ -90,9 +90,11 @@ def handle_mm_fault(mm: MmStruct, vma: VmArea, addr: int, flags: int) -> int:
         result = _handle_huge(mm, vma, addr, flags)
         if not result & VM_FAULT_FALLBACK:
             return result
+        if addr >> PMD_SHIFT in mm.deposits:
+            return 0  # another thread mapped a huge page meanwhile: the access is made again
         base = ctx.pt.pte_alloc(mm, addr)
-        if not base:
-            return VM_FAULT_OOM
+        if base <= 0:
+            return VM_FAULT_OOM if not base else 0
     index = base + (addr >> 12 & 511)
     entry = ctx.ram.q[index]
     if not entry:
@@ -182,7 +184,8 @@ def _do_anonymous_page(mm: MmStruct, vma: VmArea, addr: int, index: int, flags: 
     if not flags & FAULT_FLAG_WRITE:
         if vma.flags & VM_UFFD_MISSING:
             return handle_userfault(vma, addr)
-        ptl.lock()
+        if not pte_lock(mm, addr, index):
+            return 0
         if not ctx.ram.q[index]:
             ctx.ram.q[index] = ctx.zero_pfn << 12 | vma.page_prot | SPECIAL
             pages.private[index >> 9] += 1
@@ -198,7 +201,9 @@ def _do_anonymous_page(mm: MmStruct, vma: VmArea, addr: int, index: int, flags: 
     pfn = alloc_anon_folio(mm, GFP_ANON)
     if not pfn:
         return VM_FAULT_OOM
-    ptl.lock()
+    if not pte_lock(mm, addr, index):
+        ctx.page_alloc.free_pages(pfn)
+        return 0
     if ctx.ram.q[index]:
         # Another thread was faster.
         ptl.unlock()
@@ -283,7 +288,11 @@ def _do_cow_fault(vmf: VmFault) -> int:
     if not copy:
         return VM_FAULT_OOM
     vmf.cow_page = copy
-    result = _do_fault_raw(vmf)
+    try:
+        result = _do_fault_raw(vmf)
+    except BaseException:
+        ctx.page_alloc.put_page(copy)
+        raise
     if result & _ENDS:
         ctx.page_alloc.put_page(copy)
         return _ended(result)
@@ -315,7 +324,11 @@ def _do_shared_fault(vmf: VmFault) -> int:
         return _ended(result)
     if ops.has_page_mkwrite:
         ctx.folio_locks.unlock(vmf.page)
-        asked = do_page_mkwrite(vmf)
+        try:
+            asked = do_page_mkwrite(vmf)
+        except BaseException:
+            ctx.page_alloc.put_page(vmf.page)
+            raise
         if not asked or asked & (VM_FAULT_ERROR | VM_FAULT_NOPAGE):
             ctx.page_alloc.put_page(vmf.page)
             return _ended(asked)
@@ -353,10 +366,11 @@ def _do_fault_raw(vmf: VmFault) -> int:
 
 
 def _finish_fault(vmf: VmFault) -> int:
-    """Map the page that was got, or its private copy, if the entry is still empty: 0, or VM_FAULT_NOPAGE."""
+    """Map the page that was got, or its private copy, if the entry is still there and empty: 0, or VM_FAULT_NOPAGE."""
     mm, vma, index = vmf.mm, vmf.vma, vmf.index
     q = mm.ctx.ram.q
-    mm.page_table_lock.lock()
+    if not pte_lock(mm, vmf.address, index):
+        return VM_FAULT_NOPAGE
     if q[index]:
         mm.page_table_lock.unlock()
         return VM_FAULT_NOPAGE

@@ -32,7 +32,7 @@ from memtwin.mm.page import PG_TABLE, PageArrays
 from memtwin.mm.page_alloc import PageAllocator
 from memtwin.mm.vmstat import NodeStat
 
-__all__ = ["LeafRows", "PageTables", "RangeOp"]
+__all__ = ["HUGE_LEAF", "LeafRows", "PageTables", "RangeOp"]
 
 GFP_PGTABLE: Final = GFP_KERNEL_ACCOUNT | ZERO
 #: Up to this many entries scalar code is faster than NumPy (measured crossover 32-64).
@@ -40,6 +40,8 @@ FEW: Final = 40
 #: Tables gathered at once: 128 rows are 512 KiB of entries. From 1 MiB on NumPy's temporary arrays come from the host
 #: anew each time, which costs more than what is done to them (measured: 32 to 128 rows alike, 256 half as fast).
 BATCH_ROWS: Final = 128
+#: What :meth:`PageTables.pte_alloc` says where a huge leaf came in between.
+HUGE_LEAF: Final = -1
 _LAST: Final = ENTRIES - 1
 
 
@@ -145,7 +147,7 @@ class PageTables:
 
     def pte_alloc(self, mm: MmStruct, addr: int) -> int:
         """Index in ``ram.q`` of entry 0 of the last-level table for ``addr``, allocating what is missing; 0 without
-        memory.
+        memory, HUGE_LEAF if another thread mapped a huge leaf while the allocation slept.
         """
         base = mm.pte_tables.get(addr >> PMD_SHIFT)
         if base is not None:
@@ -159,6 +161,13 @@ class PageTables:
         table = self._table_alloc()
         if not table:
             return 0
+        base = mm.pte_tables.get(addr >> PMD_SHIFT)
+        if base is not None:  # the allocation slept, and another thread was faster
+            self._table_free(table)
+            return base
+        if self._q[index]:
+            self._table_free(table)
+            return HUGE_LEAF
         mm.pgtables_bytes += 4096
         self.install_table(mm, addr, index, table)
         return table << 9
@@ -176,6 +185,9 @@ class PageTables:
                 child = self._table_alloc()
                 if not child:
                     return 0
+                if q[index]:  # the allocation slept, and another thread was faster
+                    self._table_free(child)
+                    return self.pmd_alloc(mm, addr)
                 q[index] = entry = child << 12 | TABLE_FLAGS
                 self._pages.private[table] += 1
                 mm.pgtables_bytes += 4096
@@ -235,7 +247,7 @@ class PageTables:
         """
         addr = start >> PMD_SHIFT << PMD_SHIFT
         while addr < end:
-            if addr >> PMD_SHIFT not in mm.deposits and not self.pte_alloc(mm, addr):
+            if addr >> PMD_SHIFT not in mm.deposits and not self.pte_alloc(mm, addr):  # HUGE_LEAF is as good
                 return False
             addr += 1 << PMD_SHIFT
         return True
@@ -354,15 +366,19 @@ class PageTables:
         self._free_level(mm, mm.pgd, PGD_SHIFT, 0, start, end, floor, ceiling)
 
     def free_empty_tables(self, mm: MmStruct, start: int, end: int) -> None:
-        """Free the last-level tables whose 2 MiB lie in [start, end) and which have no entries (post-pt-reclaim)."""
+        """Free the last-level tables whose 2 MiB lie in [start, end) and which have no entries (post-pt-reclaim). Takes
+        ``page_table_lock``: faults that found a table without it look again once they have it.
+        """
         first, last = -(-start >> PMD_SHIFT), end >> PMD_SHIFT
         private = self._pages.private
+        mm.page_table_lock.lock()
         slots = range(first, last) if last - first < len(mm.pte_tables) else sorted(mm.pte_tables)
         for slot in slots:
             base = mm.pte_tables.get(slot) if first <= slot < last else None
             if base is not None and not private[base >> 9]:
                 index = self.pmd_alloc(mm, slot << PMD_SHIFT)
                 self.pte_free(mm, self.remove_table(mm, slot << PMD_SHIFT, index))
+        mm.page_table_lock.unlock()
 
     def _free_path(self, mm: MmStruct, addr: int, floor: int, ceiling: int) -> None:
         """Free the last-level table at ``addr``, which lies in the hole, and what it leaves empty above."""

@@ -161,9 +161,14 @@ def _single_vec(mm: MmStruct, local: LocalVec, addr: int, length: int, write: bo
         pfns: list[int] = []
         locked = Locked()
         mm.mmap_lock.down_read()
-        got = pin_user_pages_remote(mm, page, min(pages_left, PINNED_AT_ONCE), flags, pfns, locked)
-        if locked.held:
-            mm.mmap_lock.up_read()
+        try:
+            got = pin_user_pages_remote(mm, page, min(pages_left, PINNED_AT_ONCE), flags, pfns, locked)
+        except BaseException:
+            unpin_user_pages(ctx, pfns, dirty=False)
+            raise
+        finally:
+            if locked.held:
+                mm.mmap_lock.up_read()
         if got <= 0:
             return False
         try:

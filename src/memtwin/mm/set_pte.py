@@ -7,16 +7,31 @@ from __future__ import annotations
 
 from typing import Final
 
-from memtwin.hw.paging import NX
+from memtwin.hw.paging import ENTRIES, NX, PMD_SHIFT
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE, ZERO
 from memtwin.mm.mm_types import MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_SWAPBACKED, PG_UPTODATE
 
-__all__ = ["ANON_FLAGS", "GFP_ANON", "alloc_anon_folio", "set_anon_pte", "set_file_pte"]
+__all__ = ["ANON_FLAGS", "GFP_ANON", "alloc_anon_folio", "pte_lock", "set_anon_pte", "set_file_pte"]
 
 GFP_ANON: Final = GFP_HIGHUSER_MOVABLE | ZERO
 #: Flags of a fresh anonymous page.
 ANON_FLAGS: Final = PG_ANON | PG_SWAPBACKED | PG_UPTODATE | PG_ANON_EXCLUSIVE
+
+
+def pte_lock(mm: MmStruct, addr: int, index: int) -> bool:
+    """Take ``page_table_lock`` to change the entry ``index`` for ``addr``, found before without it; False, and the lock
+    not taken, if the table it stands in is that of ``addr`` no more (Linux: pte_offset_map_lock).
+
+    A fault under the lock of an area, and whoever has ``mmap_lock`` for reading, can lose the table while they wait:
+    the last entry was zapped and the table freed. What the entry holds is the caller's to look at again.
+    """
+    mm.page_table_lock.lock()
+    base = mm.pte_tables.get(addr >> PMD_SHIFT)
+    if base is not None and base == index & -ENTRIES:
+        return True
+    mm.page_table_lock.unlock()
+    return False
 
 
 def alloc_anon_folio(mm: MmStruct, gfp: int) -> int:

@@ -18,7 +18,7 @@ from memtwin.mm.page import PG_DIRTY
 from memtwin.mm.userfaultfd import handle_userfault
 from memtwin.mm.vm_fault import VmFault
 from memtwin.mm.vm_ops import VmOperations
-from memtwin.mm.zap import has_recency, zap_page_range
+from memtwin.mm.zap import unmap_mapping_pages
 
 __all__ = ["SHMEM_VM_OPS", "DevZero", "ShmemFile", "ShmemInode", "punch_hole"]
 
@@ -42,16 +42,24 @@ class ShmemVmOps(FileVmOps):
 SHMEM_VM_OPS: Final = ShmemVmOps()
 
 
-def _unmap_mapping_pages(ctx: MmContext, mapping: AddressSpace, first: int, last: int, *, even_cows: bool) -> None:
-    """Unmap the pages [first, last) of a file everywhere, with ``even_cows`` private copies of them too."""
-    for mm in ctx.mms.values():
-        for vma in mm.areas():
-            if vma.file is None or vma.file.mapping is not mapping:
-                continue
-            start = vma.start + max(first - vma.pgoff, 0) * 4096
-            end = min(vma.start + max(last - vma.pgoff, 0) * 4096, vma.end)
-            if start < end:
-                zap_page_range(mm, start, end, keep_guards=True, even_cows=even_cows, recency=has_recency(vma))
+def _truncate_range(ctx: MmContext, mapping: AddressSpace, first: int, last: int, *, even_cows: bool) -> None:
+    """Unmap the pages [first, last) of a file everywhere, with ``even_cows`` private copies of them too, and drop them.
+
+    A fault that got a page before maps it under the lock of the folio: with that lock it is looked at once more.
+    """
+    unmap_mapping_pages(ctx, mapping, first, last, even_cows=even_cows)
+    for index in sorted(index for index in mapping.folios if first <= index < last):
+        pfn = mapping.folios.get(index)
+        if pfn is None:
+            continue
+        ctx.pages.refcount[pfn] += 1
+        ctx.folio_locks.lock(pfn)
+        if mapping.folios.get(index) == pfn:
+            if ctx.pages.mapcount[pfn]:
+                unmap_mapping_pages(ctx, mapping, index, index + 1, even_cows=False)
+            mapping.drop(ctx, index)
+        ctx.folio_locks.unlock(pfn)
+        ctx.page_alloc.put_page(pfn)
 
 
 def punch_hole(ctx: MmContext, file: MappedFile, first: int, last: int) -> None:
@@ -60,9 +68,7 @@ def punch_hole(ctx: MmContext, file: MappedFile, first: int, last: int) -> None:
     """
     if file.seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE):
         raise OSError(errno.EPERM, "the file is sealed")
-    _unmap_mapping_pages(ctx, file.mapping, first, last, even_cows=False)
-    for index in sorted(index for index in file.mapping.folios if first <= index < last):
-        file.mapping.drop(ctx, index)
+    _truncate_range(ctx, file.mapping, first, last, even_cows=False)
 
 
 class ShmemInode:
@@ -85,15 +91,15 @@ class ShmemInode:
             raise OSError(errno.EINVAL, "ftruncate: negative length")
         if (size < self.size and self.seals & F_SEAL_SHRINK) or (size > self.size and self.seals & F_SEAL_GROW):
             raise OSError(errno.EPERM, "ftruncate: the file is sealed")
-        if size < self.size:
-            self._shrink(size)
-        self.size = size
+        shrinks = size < self.size
+        self.size = size  # first: no fault gets a page behind the new end any more
+        if shrinks:
+            self._shrink()
 
-    def _shrink(self, size: int) -> None:
+    def _shrink(self) -> None:
         """Unmap and drop what lies behind the new end, private copies included; zero the rest of the last page."""
-        first = (size + 4095) >> 12
-        _unmap_mapping_pages(self.ctx, self.mapping, first, 1 << 52, even_cows=True)
-        self.mapping.drop_from(self.ctx, first)
+        size = self.size
+        _truncate_range(self.ctx, self.mapping, (size + 4095) >> 12, 1 << 52, even_cows=True)
         last = self.mapping.folios.get(size >> 12)
         if size & 4095 and last is not None:
             start = (last << 12) + (size & 4095)

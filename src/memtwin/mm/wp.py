@@ -22,7 +22,7 @@ from memtwin.mm.mm_types import VM_MAYSHARE, VM_SHARED, VM_WRITE, MmStruct, VmAr
 from memtwin.mm.mmap_lock import release_fault_lock, vmf_anon_prepare, vmf_can_call_fault, vmf_retry
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY
 from memtwin.mm.rmap import folio_move_anon_rmap
-from memtwin.mm.set_pte import GFP_ANON, alloc_anon_folio, set_anon_pte
+from memtwin.mm.set_pte import GFP_ANON, alloc_anon_folio, pte_lock, set_anon_pte
 from memtwin.mm.vm_fault import (
     FAULT_FLAG_ALLOW_RETRY,
     FAULT_FLAG_MKWRITE,
@@ -50,7 +50,8 @@ def do_wp_page(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int, fla
     """The entry is present and read-only, and the access writes or wants a page of its own (FAULT_FLAG_UNSHARE)."""
     ctx = mm.ctx
     ptl = mm.page_table_lock
-    ptl.lock()
+    if not pte_lock(mm, addr, index):
+        return 0
     if ctx.ram.q[index] != entry:  # changed meanwhile: the access is made again
         ptl.unlock()
         return 0
@@ -141,9 +142,10 @@ def _wp_page_copy(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int, 
         ctx.ram.copy(pfn, old)
         ctx.pages.nonzero[pfn] = 1
         ctx.work.pages_copied += 1
-    mm.page_table_lock.lock()
-    if ctx.ram.q[index] & ~(ACCESSED | DIRTY) != entry & ~(ACCESSED | DIRTY):
-        mm.page_table_lock.unlock()
+    there = pte_lock(mm, addr, index)
+    if not there or ctx.ram.q[index] & ~(ACCESSED | DIRTY) != entry & ~(ACCESSED | DIRTY):
+        if there:
+            mm.page_table_lock.unlock()
         ctx.page_alloc.free_pages(pfn)
         if counted:
             folio_put(ctx, ctx.pages.head(old))
@@ -152,14 +154,17 @@ def _wp_page_copy(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int, 
     set_anon_pte(mm, vma, addr, index, pfn, 0 if flags & FAULT_FLAG_UNSHARE else bits)
     ctx.fault_stats.wp_copy += 1
     mm.tlb.flush(1)
+    zap = _give_up(mm, old, entry) if counted else None
     mm.page_table_lock.unlock()
-    if counted:
-        _give_up(mm, old, entry)
+    if zap is not None:
+        zap.finish()
     return 0
 
 
-def _give_up(mm: MmStruct, page: int, entry: int) -> None:
-    """``entry``, now gone, mapped ``page``, on which the fault held a reference too."""
+def _give_up(mm: MmStruct, page: int, entry: int) -> ZapOp | None:
+    """``entry``, now gone, mapped ``page``, on which the fault held a reference too. ``page_table_lock`` is held; what
+    is returned must be finished without it.
+    """
     pages = mm.ctx.pages
     if pages.mapcount[page] > 1 and pages.flags[page] & PG_ANON and not pages.comp_order[page] and entry & NX:
         # Others map it still, as after a fork: nothing comes free.
@@ -168,11 +173,11 @@ def _give_up(mm: MmStruct, page: int, entry: int) -> None:
         pages.mapcount[page] -= 1
         pages.refcount[page] -= 2
         mm.rss_anon -= 1
-        return
+        return None
     pages.refcount[pages.head(page)] -= 1
     zap = ZapOp(mm)
     zap.drop_page(page, entry)
-    zap.finish()
+    return zap
 
 
 # -- shared ------------------------------------------------------------------------------------------------------------
@@ -193,13 +198,18 @@ def _wp_shared(vmf: VmFault) -> int:
         if result:
             ctx.page_alloc.put_page(page)
             return result
-        result = do_page_mkwrite(vmf)
+        try:
+            result = do_page_mkwrite(vmf)
+        except BaseException:
+            ctx.page_alloc.put_page(page)
+            raise
         if not result or result & (VM_FAULT_ERROR | VM_FAULT_NOPAGE):
             ctx.page_alloc.put_page(page)
             return result & ~VM_FAULT_NOPAGE
-        mm.page_table_lock.lock()
-        if ctx.ram.q[vmf.index] != vmf.entry:
-            mm.page_table_lock.unlock()
+        there = pte_lock(mm, vmf.address, vmf.index)
+        if not there or ctx.ram.q[vmf.index] != vmf.entry:
+            if there:
+                mm.page_table_lock.unlock()
             ctx.folio_locks.unlock(page)
             ctx.page_alloc.put_page(page)
             return 0

@@ -8,6 +8,8 @@ kernel half, which marks it at once; so zap marks what was dirty, and the page a
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,7 +22,11 @@ from memtwin.mm.mm_types import VM_RAND_READ, VM_SEQ_READ, MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_DIRTY, mark_page_accessed
 from memtwin.mm.page_table import LeafRows
 
-__all__ = ["ZapOp", "has_recency", "zap_page_range"]
+if TYPE_CHECKING:
+    from memtwin.mm.context import MmContext
+    from memtwin.mm.filemap import AddressSpace
+
+__all__ = ["ZapOp", "has_recency", "unmap_mapping_pages", "zap_page_range"]
 
 
 class ZapOp:
@@ -246,13 +252,43 @@ def zap_page_range(
     mm: MmStruct, start: int, end: int, *, keep_guards: bool = False, even_cows: bool = True, recency: bool = False
 ) -> int:
     """Empty the entries of [start, end) and flush; the number of entries emptied. The options are those of
-    :class:`ZapOp`.
+    :class:`ZapOp`. Takes ``page_table_lock``.
     """
-    vma_adjust_trans_huge(mm, start, end)
     zap = ZapOp(mm, keep_guards=keep_guards, even_cows=even_cows, recency=recency)
+    mm.page_table_lock.lock()
+    _zap(mm, start, end, zap)
+    mm.page_table_lock.unlock()
+    if zap.cleared:
+        zap.finish()
+    return zap.cleared
+
+
+def _zap(mm: MmStruct, start: int, end: int, zap: ZapOp) -> None:
+    """What is done under the lock."""
+    vma_adjust_trans_huge(mm, start, end)
     mm.ctx.pt.walk_range(mm, start, end, zap)
     if zap.cleared:
         mm.ctx.work.ptes += zap.cleared
         zap.flush()
-        zap.finish()
-    return zap.cleared
+
+
+def unmap_mapping_pages(ctx: MmContext, mapping: AddressSpace, first: int, last: int, *, even_cows: bool) -> None:
+    """Unmap the pages [first, last) of a file everywhere, with ``even_cows`` private copies of them too.
+
+    No lock of an address space is held but its ``page_table_lock``, under which its areas are looked at: they may
+    change at any other time.
+    """
+    for mm in list(ctx.mms.values()):
+        zaps: list[ZapOp] = []
+        mm.page_table_lock.lock()
+        for vma in mm.areas():
+            if vma.file is None or vma.file.mapping is not mapping:
+                continue
+            start = vma.start + max(first - vma.pgoff, 0) * 4096
+            end = min(vma.start + max(last - vma.pgoff, 0) * 4096, vma.end)
+            if start < end:
+                zaps.append(ZapOp(mm, keep_guards=True, even_cows=even_cows, recency=has_recency(vma)))
+                _zap(mm, start, end, zaps[-1])
+        mm.page_table_lock.unlock()
+        for zap in zaps:
+            zap.finish()

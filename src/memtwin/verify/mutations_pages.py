@@ -9,7 +9,6 @@ _FAULT = ("fault",)
 _ADVICE = ("madvise",)
 _FORK = ("fork", "fault")
 _CP = "mm.copy:_CopyEntries.few"
-_ADVISE = "mm.madvise_pages:advise_pages"
 _OUT = "mm.madvise_pages:_PageOut._one"
 
 Row = tuple[str, str, str, str, str, tuple[str, ...]]
@@ -148,7 +147,7 @@ PAGES: tuple[Row, ...] = (
     (
         "dontneed-drops-guards",
         "MADV_DONTNEED drops guards",
-        _ADVISE,
+        "mm.madvise_pages:_drop_or_age",
         "keep_guards=True, recency",
         "recency",
         _ADVICE,
@@ -260,7 +259,7 @@ PAGES: tuple[Row, ...] = (
     (
         "advice-stops-at-hole",
         "a hole in the middle is not reported",
-        "mm.madvise:_act_on_pages",
+        "mm.madvise:_advise_areas",
         "if hole or position < end:",
         "if position < end:",
         _ADVICE,

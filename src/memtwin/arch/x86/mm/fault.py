@@ -44,6 +44,7 @@ from memtwin.mm.vm_fault import (
     VM_FAULT_SIGSEGV,
 )
 from memtwin.mm.vma import find_vma
+from memtwin.sched import Rwsem
 
 __all__ = ["FaultingTask", "SignalInfo", "do_user_addr_fault"]
 
@@ -83,7 +84,7 @@ _FLAGS: Final = tuple(_flags_of(error_code) for error_code in range(32))
 
 def do_user_addr_fault(task: FaultingTask, addr: int, error_code: int) -> SignalInfo | None:
     """Resolve a fault at ``addr`` with the CPU's ``error_code``. Returns the signal to raise, or None when it may go
-    on (also when a signal that is pending already ended the wait: the access is made again behind it).
+    on (also when a signal that is pending already ended the wait, or there was no memory: the access is made again).
     """
     mm = task.mm
     assert mm is not None
@@ -108,7 +109,11 @@ def do_user_addr_fault(task: FaultingTask, addr: int, error_code: int) -> Signal
                 vma.vm_lock.up_read()
                 note_fallback(mm, addr, FaultLock.PERMISSION)
             else:
-                result = handle_mm_fault(mm, vma, addr, flags | FAULT_FLAG_VMA_LOCK)
+                try:
+                    result = handle_mm_fault(mm, vma, addr, flags | FAULT_FLAG_VMA_LOCK)
+                except BaseException:
+                    _give_back(mm, vma.vm_lock)
+                    raise
                 if not result & (VM_FAULT_RETRY | VM_FAULT_COMPLETED):
                     assert vma.vm_lock is not None
                     vma.vm_lock.up_read()
@@ -155,7 +160,11 @@ def _fault_under_mmap_lock(
             ctx.fault_stats.sigsegv += 1
             code = SEGV_PKUERR if denied_by_pkey(vma, instruction) else SEGV_ACCERR
             return SignalInfo(SIGSEGV, code, addr)
-        result = handle_mm_fault(mm, vma, addr, flags)
+        try:
+            result = handle_mm_fault(mm, vma, addr, flags)
+        except BaseException:
+            _give_back(mm, lock)
+            raise
         if result & VM_FAULT_RETRY:
             if task.fatal_signal_pending or (user and task.signal_pending):
                 return _interrupted(task)
@@ -168,6 +177,12 @@ def _fault_under_mmap_lock(
             task.min_flt += 1
             return None
         return _done(task, mm, addr, error_code, flags, result)
+
+
+def _give_back(mm: MmStruct, lock: Rwsem | None) -> None:
+    """A handler ended by an exception (something that is not modelled): the lock of the fault must not stay behind."""
+    if lock is not None and lock.held_by(mm.ctx.sched.current):
+        lock.up_read()
 
 
 def _interrupted(task: FaultingTask) -> SignalInfo | None:
@@ -194,9 +209,9 @@ def _done(task: FaultingTask, mm: MmStruct, addr: int, error_code: int, flags: i
             return SignalInfo(SIGKILL, SI_KERNEL, 0)
         if not error_code & PF_USER:
             return SignalInfo(SIGSEGV, SEGV_MAPERR, addr)  # the system call says EFAULT
-        # Linux has nothing better either: the allocator killed somebody else, or will next time.
+        # Linux has nothing better either: the allocator killed somebody else, or will when the access is made again.
         ctx.printk("Huh VM_FAULT_OOM leaked out to the #PF handler. Retrying PF")
-        return do_user_addr_fault(task, addr, error_code)
+        return None
     if result & VM_FAULT_SIGSEGV:
         ctx.fault_stats.sigsegv += 1
         return SignalInfo(SIGSEGV, SEGV_MAPERR, addr)
