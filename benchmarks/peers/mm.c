@@ -24,6 +24,16 @@
  *   rights N     mprotect of N populated pages to read-only, and back: each counts half
  *   pagemap N    read /proc/self/pagemap of N populated pages, 1 MiB at a time
  *   smaps N      read all of /proc/self/smaps as often as it takes to have seen N areas
+ *   Of pages of 2 MiB (MADV_HUGEPAGE), which the kernel must give at once or it is an error:
+ *   hwrite N     first write to N fresh blocks
+ *   hread N      first read of N fresh blocks (the huge zero page)
+ *   hcow N       first write to N huge pages that a child shares since fork
+ *   hfork N      fork with N huge pages, until it returns
+ *   hzap N       munmap of N huge pages
+ *   hdontneed N  MADV_DONTNEED of N huge pages
+ *   hrights N    mprotect of N huge pages to read-only, and back: each counts half
+ *   hsplit N     munmap of the first 4 KiB of each of N huge pages
+ *   hcollapse N  MADV_COLLAPSE of N blocks of small pages
  *   find K       msync(MS_ASYNC) of one page of one of the areas, K times: of all calls the one that does little but
  *                find the area
  */
@@ -36,6 +46,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -44,7 +55,12 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
 enum { PAGE = 4096, AREA_PAGES = 4 };
+static const long HUGE = 2 << 20;
 
 static const char *failed;	/* the call that failed, for the answer */
 static char *held;		/* what "populate" left behind, held_pages long */
@@ -433,6 +449,179 @@ static long do_fork(long times)
 	return now() - start;
 }
 
+/* -- huge pages -- */
+
+static char *huge;		/* "count" blocks of 2 MiB in a mapping with one more */
+static char *huge_map;
+
+static long faults(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return usage.ru_minflt;
+}
+
+static int huge_fresh(long count)
+{
+	huge_map = mmap(NULL, (count + 1) * HUGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (huge_map == MAP_FAILED)
+		return check(-1, "mmap", 0);
+	huge = (char *)(((unsigned long)huge_map + HUGE - 1) & -HUGE);
+	return check(madvise(huge, count * HUGE, MADV_HUGEPAGE), "MADV_HUGEPAGE", 0);
+}
+
+static long huge_gone(long count, long passed)
+{
+	return check(munmap(huge_map, (count + 1) * HUGE), "munmap", passed);
+}
+
+/* Access one byte of each block; the nanoseconds, -1 if it took more faults than "each" a block. */
+static long huge_touch(long count, long at, int writing, long each)
+{
+	volatile char *p = huge + at;
+	long before = faults(), start = now(), passed;
+
+	for (long i = 0; i < count; i++) {
+		if (writing)
+			p[i * HUGE] = 1;
+		else
+			(void)p[i * HUGE];
+	}
+	passed = now() - start;
+	errno = ENOMEM;
+	return check(faults() - before > count * each + count / 16 + 8, "a huge page at the first touch", passed);
+}
+
+static int huge_filled(long count)
+{
+	if (huge_fresh(count))
+		return -1;
+	/* More faults than blocks would mean small pages: one more touch of each block tells. */
+	return huge_touch(count, 0, 1, 1) < 0 || huge_touch(count, HUGE - PAGE, 1, 0) < 0 ? -1 : 0;
+}
+
+static long do_hwrite(long count)
+{
+	long passed = huge_fresh(count) ? -1 : huge_touch(count, 0, 1, 1);
+
+	if (passed < 0 || huge_touch(count, HUGE - PAGE, 1, 0) < 0)
+		return -1;
+	return huge_gone(count, passed);
+}
+
+static long do_hread(long count)
+{
+	long passed = huge_fresh(count) ? -1 : huge_touch(count, 0, 0, 1);
+
+	if (passed < 0 || huge_touch(count, HUGE - PAGE, 0, 0) < 0)
+		return -1;
+	return huge_gone(count, passed);
+}
+
+static long huge_child(long count, int copying)
+{
+	long start, passed;
+	pid_t child;
+
+	if (huge_filled(count))
+		return -1;
+	start = now();
+	child = fork();
+	if (!child)
+		for (;;)
+			pause();
+	passed = now() - start;
+	if (child < 0)
+		return check(-1, "fork", 0);
+	if (copying)
+		passed = huge_touch(count, 7 * PAGE, 1, 1);
+	end_child(child);
+	return passed < 0 ? -1 : huge_gone(count, passed);
+}
+
+static long do_hcow(long count)
+{
+	return huge_child(count, 1);
+}
+
+static long do_hfork(long count)
+{
+	return huge_child(count, 0);
+}
+
+static long do_hzap(long count)
+{
+	long start;
+
+	if (huge_filled(count))
+		return -1;
+	start = now();
+	return huge_gone(count, 0) < 0 ? -1 : now() - start;
+}
+
+static long do_hdontneed(long count)
+{
+	long start, passed;
+	int result;
+
+	if (huge_filled(count))
+		return -1;
+	start = now();
+	result = madvise(huge, count * HUGE, MADV_DONTNEED);
+	passed = now() - start;
+	huge_gone(count, 0);
+	return check(result, "MADV_DONTNEED", passed);
+}
+
+static long do_hrights(long count)
+{
+	long start, passed;
+	int bad;
+
+	if (huge_filled(count))
+		return -1;
+	start = now();
+	bad = mprotect(huge, count * HUGE, PROT_READ);
+	bad |= mprotect(huge, count * HUGE, PROT_READ | PROT_WRITE);
+	passed = now() - start;
+	huge_gone(count, 0);
+	return check(bad, "mprotect", passed / 2);
+}
+
+static long do_hsplit(long count)
+{
+	long start, passed;
+	int bad = 0;
+
+	if (huge_filled(count))
+		return -1;
+	start = now();
+	for (long i = 0; i < count; i++)
+		bad |= munmap(huge + i * HUGE, PAGE);
+	passed = now() - start;
+	huge_gone(count, 0);
+	return check(bad, "munmap", passed);
+}
+
+static long do_hcollapse(long count)
+{
+	long start, passed;
+	int result;
+
+	if (huge_fresh(count))
+		return -1;
+	madvise(huge, count * HUGE, MADV_NOHUGEPAGE);
+	if (madvise(huge, count * HUGE, MADV_POPULATE_WRITE))
+		return check(-1, "MADV_POPULATE_WRITE", 0);
+	madvise(huge, count * HUGE, MADV_HUGEPAGE);
+	start = now();
+	result = madvise(huge, count * HUGE, MADV_COLLAPSE);
+	passed = now() - start;
+	huge_gone(count, 0);
+	return check(result, "MADV_COLLAPSE", passed);
+}
+
 static long do_find(long times)
 {
 	long start = now();
@@ -453,6 +642,9 @@ static const struct command {
 	{ "remap", do_remap },	   { "maps", do_maps }, { "fork", do_fork },
 	{ "wp", do_wp },	   { "cow", do_cow }, { "mappop", do_mappop },	   { "dontneed", do_dontneed },
 	{ "forkpop", do_forkpop }, { "rights", do_rights }, { "pagemap", do_pagemap }, { "smaps", do_smaps },
+	{ "hwrite", do_hwrite },   { "hread", do_hread }, { "hcow", do_hcow },	   { "hfork", do_hfork },
+	{ "hzap", do_hzap },	   { "hdontneed", do_hdontneed }, { "hrights", do_hrights },
+	{ "hsplit", do_hsplit },   { "hcollapse", do_hcollapse },
 };
 
 static void answer(const char *name, long units)

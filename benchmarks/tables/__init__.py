@@ -11,6 +11,7 @@ NAMES = (
     "first_touch",
     "populate",
     "populated",
+    "huge_pages",
     "areas",
     "address_space",
     "boot",

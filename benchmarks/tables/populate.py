@@ -66,9 +66,11 @@ class _Twin:
         return rate(self._pages, lambda: process.munmap(self._start, self._pages << 12))
 
 
-def roomy(bench: Bench, command: str, pages: int) -> Side:
-    """The live side, which needs as much real memory: refuses before it would push out everything else."""
-    side = bench.live.rate(command, pages)
+def roomy(bench: Bench, command: str, pages: int, units: int = 0) -> Side:
+    """The live side of so many ``units`` (or pages), which needs as much real memory: refuses before it would push out
+    everything else.
+    """
+    side = bench.live.rate(command, units or pages)
 
     def checked() -> float:
         free = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else pages * 2

@@ -5,6 +5,7 @@ asserted.
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import json
 import os
@@ -24,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import child, live, report  # noqa: E402
 from benchmarks.harness import Bench, Case, Result, Spread, Unavailable, measure, rate  # noqa: E402
+from benchmarks.settings import held_settings  # noqa: E402
 from benchmarks.tables import NAMES  # noqa: E402
 
 needs_gcc = pytest.mark.skipif(
@@ -192,6 +194,20 @@ def test_every_command_answers_with_its_units(kernel: live.Live, command: str) -
 
 
 @needs_gcc
+@pytest.mark.parametrize(
+    "command", ["hwrite", "hread", "hcow", "hfork", "hzap", "hdontneed", "hrights", "hsplit", "hcollapse"]
+)
+def test_commands_on_huge_pages_answer_with_their_units(kernel: live.Live, command: str) -> None:
+    try:
+        with held_settings():
+            units, passed = kernel.ask(f"{command} 4")
+    except Unavailable as why:
+        pytest.skip(str(why))
+    assert units == 4
+    assert passed > 0
+
+
+@needs_gcc
 def test_areas_are_made_once_and_can_be_exchanged(kernel: live.Live) -> None:
     for count in (10, 10, 50, 3):
         assert kernel.ask(f"areas {count}") == (count, 0)
@@ -251,6 +267,81 @@ def test_the_fault_program_prints_its_sum(tmp_path: Path) -> None:
         assert int(done.stdout) == pages * (pages + 1) // 2
 
 
+# -- settings of the live kernel, in files that look like them
+
+
+WANTED = {"enabled": "madvise", "use_zero_page": "1"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    folder = tmp_path / "thp"
+    folder.mkdir()
+    (folder / "enabled").write_text("always madvise [never]\n")
+    (folder / "use_zero_page").write_text("1\n")
+    return folder
+
+
+def _held(folder: Path) -> bool:
+    """Whether somebody holds the lock exclusively."""
+    with open(folder.parent / "lock", "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def test_settings_are_set_under_the_lock_and_put_back(settings: Path) -> None:
+    with pytest.raises(ZeroDivisionError), held_settings(settings, WANTED, settings.parent / "lock"):
+        assert (settings / "enabled").read_text() == "madvise"
+        assert (settings / "use_zero_page").read_text() == "1\n"
+        assert _held(settings)
+        raise ZeroDivisionError
+    assert (settings / "enabled").read_text() == "never\n"
+    assert not _held(settings)
+
+
+def test_settings_that_fit_are_left_alone_and_others_may_look(settings: Path) -> None:
+    with held_settings(settings, {"enabled": "never"}, settings.parent / "lock"):
+        assert (settings / "enabled").read_text() == "always madvise [never]\n"
+        assert not _held(settings)
+
+
+def test_settings_are_put_back_when_the_process_is_killed(settings: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from benchmarks.settings import held_settings\n"
+        f"with held_settings(Path({str(settings)!r}), {WANTED!r}, Path({str(settings.parent / 'lock')!r})):\n"
+        f"    print(Path({str(settings / 'enabled')!r}).read_text(), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = f"{ROOT}{os.pathsep}{ROOT / 'src'}"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("madvise\n", -signal.SIGKILL)
+    with open(settings.parent / "lock", "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # held until all is as it was
+    assert (settings / "enabled").read_text() == "never\n"
+
+
+def test_settings_that_are_missing_or_refused_are_told(settings: Path) -> None:
+    lock = settings.parent / "lock"
+    with (
+        pytest.raises(Unavailable, match="without transparent huge pages"),
+        held_settings(settings / "no", WANTED, lock),
+    ):
+        pytest.fail("there is nothing to set")
+    (settings / "scan").mkdir()
+    with pytest.raises(Unavailable), held_settings(settings, {"scan": "1"}, lock):
+        pytest.fail("a folder is no setting")
+    assert not _held(settings)
+
+
 # -- tables
 
 
@@ -260,7 +351,9 @@ def test_every_table_gives_cases_that_say_what_they_compare(name: str, tmp_path:
     assert table.TITLE
     assert len(table.NOTE) > 40
     kernel = live.Live(lambda: [str(peer)])
-    cases = list(table.cases(Bench(kernel, tmp_path, quick=True)))
+    bench = Bench(kernel, tmp_path, quick=True)
+    with bench.stack:
+        cases = list(table.cases(bench))
     kernel.close()
     assert cases
     assert all(case.name and case.unit and case.peer_name for case in cases)

@@ -17,14 +17,11 @@ from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE
 from memtwin.mm.huge_range import copy_huge_pmd
 from memtwin.mm.huge_split import split_huge_pmd
 from memtwin.mm.mm_types import VM_SHARED, VM_WRITE, MmStruct, VmArea
-from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE
+from memtwin.mm.page import GUP_PIN_COUNTING_BIAS, PG_ANON, PG_ANON_EXCLUSIVE
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.set_pte import alloc_anon_folio, set_anon_pte
 
 __all__ = ["copy_page_range"]
-
-#: From so many references on a page may be pinned (GUP_PIN_COUNTING_BIAS).
-PIN_BIAS = 1024
 
 
 def copy_page_range(old: MmStruct, new: MmStruct, vma: VmArea) -> None:
@@ -85,7 +82,7 @@ class _CopyEntries:
         pages = self._ctx.pages
         if not pages.flags[pfn] & PG_ANON_EXCLUSIVE:
             return False
-        return pages.refcount[pages.head(pfn)] >= PIN_BIAS
+        return pages.refcount[pages.head(pfn)] >= GUP_PIN_COUNTING_BIAS
 
     def _copy_now(self, pfn: int, addr: int, index: int) -> None:
         """Give the child its own copy of a page that stays the parent's. Raises OSError ENOMEM."""
