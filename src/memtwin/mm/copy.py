@@ -11,10 +11,12 @@ from __future__ import annotations
 import errno
 
 import numpy as np
+import numpy.typing as npt
 
 from memtwin.hw.paging import ACCESSED, DIRTY, ENTRIES, MAPPED, PFN_MASK, PMD_SHIFT, RW, SPECIAL
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE
-from memtwin.mm.huge_range import copy_huge_pmd
+from memtwin.mm.huge_mm import HPAGE_PMD_ORDER
+from memtwin.mm.huge_range import copy_huge_pmd, copy_huge_pmds
 from memtwin.mm.huge_split import split_huge_pmd
 from memtwin.mm.mm_types import VM_SHARED, VM_WRITE, MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE
@@ -30,7 +32,7 @@ PIN_BIAS = 1024
 def copy_page_range(old: MmStruct, new: MmStruct, vma: VmArea) -> None:
     """Let ``new`` map what ``old`` maps in ``vma``. Raises OSError ENOMEM; what was copied stays in ``new``."""
     copier = _CopyEntries(old, new, vma)
-    old.ctx.pt.walk_range(old, vma.start, vma.end, copier)
+    old.ctx.pt.walk_range(old, vma.start, vma.end, copier, copier.huge_leaves)
     old.ctx.work.ptes += copier.copied
 
 
@@ -174,3 +176,12 @@ class _CopyEntries:
             return
         copy_huge_pmd(self._old, self._new, index, addr, private=self._private, forgotten=self._forgotten)
         self.copied += 1
+
+    def huge_leaves(self, indices: npt.NDArray[np.int64], addrs: npt.NDArray[np.int64]) -> None:
+        """Several huge leaves (HugeLeaves)."""
+        if self._pinned:
+            for index, addr in zip(indices.tolist(), addrs.tolist(), strict=True):
+                self.huge(index, HPAGE_PMD_ORDER, addr)
+            return
+        copy_huge_pmds(self._old, self._new, indices, addrs, private=self._private, forgotten=self._forgotten)
+        self.copied += len(indices)
