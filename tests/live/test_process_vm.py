@@ -313,6 +313,7 @@ def _huge(side):
         seen.append(_entry(side, at + number * PAGE) >> 55)
     seen += [side.smaps(at), side.numa(at)]
     side.put("self/clear_refs", b"1")
+    seen += [side.smaps(at), transfer(side, READV, [(LOCAL, 10)], [(at + 5000, 10)])]
     seen += [side.smaps(at), side.read(at + 700 * PAGE, 4)]
     seen += [side.smaps(at), side.file_at("self/mem", at + 5000, 4)]
     side.mprotect(at, 1024, PROT_NONE)

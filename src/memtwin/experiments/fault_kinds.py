@@ -22,7 +22,7 @@ from memtwin.mm.vm_ops import VmOperations
 from memtwin.process import Process
 from memtwin.sched import USEC
 
-__all__ = ["BASE", "KINDS", "DeviceFile", "Taken", "map_file", "take"]
+__all__ = ["BASE", "KINDS", "DeviceFile", "Setup", "Taken", "all_kinds", "file_fault", "map_file", "take"]
 
 PAGE: Final = 4096
 BASE: Final = 0x10000000
@@ -131,7 +131,11 @@ def _anon(touched: bool) -> Kind:
     return fault
 
 
-def _file(
+#: Prepares a fault in a process: its address, and whether it writes.
+Setup = Callable[[Process], tuple[int, bool]]
+
+
+def file_fault(
     ops: VmOperations,
     flags: int,
     *,
@@ -140,12 +144,12 @@ def _file(
     anon_vma: bool = False,
     marked: bool = False,
     mapped: bool = False,
-) -> Kind:
-    """A fault on page 8. ``anon_vma``: a page of the area was copied before; ``marked``: it carries the readahead mark;
-    ``mapped``: read-only, by a read before; not ``cold``: it is cached.
+) -> Setup:
+    """Prepares a fault on page 8. ``anon_vma``: a page of the area was copied before; ``marked``: it carries the
+    readahead mark; ``mapped``: read-only, by a read before; not ``cold``: it is cached.
     """
 
-    def fault(process: Process) -> Taken:
+    def prepare(process: Process) -> tuple[int, bool]:
         file = DeviceFile(ops, cold=cold)
         map_file(process, file, flags)
         ctx = process.kernel.mm_ctx
@@ -158,9 +162,14 @@ def _file(
                 ctx.pages.flags[pfn] |= PG_RECLAIM
         if mapped:
             process.touch(addr, False)
-        return take(process, addr, write)
+        return addr, write
 
-    return fault
+    return prepare
+
+
+def _file(ops: VmOperations, flags: int, *, write: bool, **state: bool) -> Kind:
+    prepare = file_fault(ops, flags, write=write, **state)
+    return lambda process: take(process, *prepare(process))
 
 
 DISK: Final = DiskOps()

@@ -12,12 +12,12 @@ import ast
 import errno
 from collections.abc import Callable
 from importlib.resources import files
-from typing import Final, TypeVar
+from typing import Final
 
 from memtwin.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, PROT_NONE, PROT_READ
 from memtwin.experiments.base import Claim, ExperimentResult, Observation
 from memtwin.experiments.fault_kinds import BASE, PAGE, RW, DeviceFile, map_file
-from memtwin.hw.paging import PFN_MASK
+from memtwin.experiments.inside import frame_of, with_mmap_lock
 from memtwin.machine import Machine
 from memtwin.mm.filemap import FileVmOps
 from memtwin.mm.get_user_pages import (
@@ -39,7 +39,6 @@ __all__ = ["run"]
 
 ANON: Final = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
 BREAKPOINT: Final = b"\xcc"  #: int3
-R = TypeVar("R")
 
 
 def run(change_id: str, /) -> ExperimentResult:
@@ -54,20 +53,6 @@ class NothingOps(FileVmOps):
 
     def fault(self, vmf: VmFault) -> int:
         return VM_FAULT_RETRY
-
-
-def _as(process: Process, function: Callable[[], R]) -> R:
-    """``function`` as kernel code of the process that holds its ``mmap_lock`` for reading."""
-    lock = process.mm.mmap_lock
-
-    def call() -> R:
-        lock.down_read()
-        try:
-            return function()
-        finally:
-            lock.up_read()
-
-    return process.kernel.sched.run_as(process.task, call)
 
 
 def _told(result: int) -> str:
@@ -173,19 +158,19 @@ def _touching(process: Process) -> dict[str, str]:
     process.mmap(BASE, 4 * PAGE, RW, ANON)
     process.write(BASE, bytes(4 * PAGE))
     pages: list[int] = []
-    got = _as(process, lambda: get_user_pages(mm, BASE, 2, 0, pages))
+    got = with_mmap_lock(process, lambda: get_user_pages(mm, BASE, 2, 0, pages))
     plain = _told(got)
     for pfn in pages:
         ctx.pages.flags[pfn] &= ~PG_REFERENCED
         put_user_page(ctx, pfn)
     pages.clear()
-    first = _told(_as(process, lambda: get_user_pages(mm, BASE, 2, FOLL_TOUCH, pages)))
-    frame = (ctx.ram.q[mm.pte_tables[BASE >> 21] + (BASE >> 12 & 511)] & PFN_MASK) >> 12
+    first = _told(with_mmap_lock(process, lambda: get_user_pages(mm, BASE, 2, FOLL_TOUCH, pages)))
+    frame = frame_of(process, BASE)
     seen = {
         "get_user_pages of 2 pages": plain,
         "the same with FOLL_TOUCH": first,
         "marked the page referenced": "yes" if ctx.pages.flags[frame] & PG_REFERENCED else "no",
-        "once more": _told(_as(process, lambda: get_user_pages(mm, BASE, 2, FOLL_TOUCH, pages))),
+        "once more": _told(with_mmap_lock(process, lambda: get_user_pages(mm, BASE, 2, FOLL_TOUCH, pages))),
         "warnings since boot": _warnings(process),
     }
     for pfn in pages:
@@ -215,10 +200,10 @@ def _zero(process: Process) -> dict[str, str]:
     process.mmap(BASE, 4 * PAGE, RW, ANON)
     process.write(BASE, b"x")
     pages: list[int] = []
-    seen = {"pin_user_pages of 0 pages": _told(_as(process, lambda: pin_user_pages(mm, BASE, 0, 0, pages)))}
+    seen = {"pin_user_pages of 0 pages": _told(with_mmap_lock(process, lambda: pin_user_pages(mm, BASE, 0, 0, pages)))}
     seen["the address space counts as one with pins"] = "yes" if mm.has_pinned else "no"
     # Somebody else has the page 1,024 times, as a file system or a socket may: that is not to be told from a pin.
-    _as(process, lambda: pin_user_pages(mm, BASE, 1, 0, pages))
+    with_mmap_lock(process, lambda: pin_user_pages(mm, BASE, 1, 0, pages))
     mm.has_pinned = seen["the address space counts as one with pins"] == "yes"
     copied = ctx.work.pages_copied
     child = process.fork()
@@ -227,7 +212,7 @@ def _zero(process: Process) -> dict[str, str]:
     child.exit()
     process.munmap(BASE, 64 * PAGE)
     map_file(process, DeviceFile(NothingOps()), MAP_SHARED)
-    answers = [_told(_as(process, lambda: get_user_pages(mm, BASE, 1, 0, []))) for _ in range(2)]
+    answers = [_told(with_mmap_lock(process, lambda: get_user_pages(mm, BASE, 1, 0, []))) for _ in range(2)]
     seen["a handler gives nothing: get_user_pages of 1 page"] = answers[0]
     seen["once more"] = answers[1]
     seen["warnings since boot"] = _warnings(process)
@@ -277,13 +262,13 @@ def _probe(change_id: str, *, after: bool) -> dict[str, str]:
     with Machine(memory="64M", without=without) as machine:
         process = machine.spawn()
         process.mmap(BASE, PAGE, PROT_READ, ANON)
-        usual = _told(_as(process, lambda: _uprobe_write(process, BASE)))
+        usual = _told(with_mmap_lock(process, lambda: _uprobe_write(process, BASE)))
         there = process.read(BASE, 1) == BREAKPOINT
         process.munmap(BASE, PAGE)
         map_file(process, DeviceFile(NothingOps()), MAP_PRIVATE)
-        answer = _told(_as(process, lambda: _uprobe_write(process, BASE)))
+        answer = _told(with_mmap_lock(process, lambda: _uprobe_write(process, BASE)))
         copied = process.mm.rss
-        unmapped = _told(_as(process, lambda: _uprobe_write(process, BASE + 4096 * PAGE)))
+        unmapped = _told(with_mmap_lock(process, lambda: _uprobe_write(process, BASE + 4096 * PAGE)))
         return {
             "registering a probe": f"{usual}, breakpoint {'written' if there else 'missing'}",
             "where nothing is mapped": unmapped,
@@ -297,7 +282,7 @@ def _never_null(change_id: str) -> ExperimentResult:
     with Machine(memory="64M", without=[change_id]) as machine:
         process = machine.spawn()
         map_file(process, DeviceFile(NothingOps()), MAP_PRIVATE)
-        both = _told(_as(process, lambda: _uprobe_write(process, BASE)))
+        both = _told(with_mmap_lock(process, lambda: _uprobe_write(process, BASE)))
     name = "where a handler gives nothing"
     rows = [*_rows(before, after), Observation("the same with gup-zero-pin-is-error", both, "-EFAULT")]
     claims = [

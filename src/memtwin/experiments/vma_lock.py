@@ -21,8 +21,10 @@ from memtwin.experiments.fault_kinds import (
     PAGE,
     RW,
     DeviceFile,
+    Setup,
     Taken,
     all_kinds,
+    file_fault,
     map_file,
     take,
 )
@@ -30,7 +32,6 @@ from memtwin.machine import Machine
 from memtwin.mm.memory import handle_mm_fault
 from memtwin.mm.mmap_lock import lock_vma_under_rcu
 from memtwin.mm.vm_fault import FAULT_FLAG_KILLABLE, FAULT_FLAG_USER, FAULT_FLAG_VMA_LOCK, VM_FAULT_RETRY
-from memtwin.process import Process
 from memtwin.sched import MSEC
 
 __all__ = ["run"]
@@ -190,10 +191,6 @@ def _anon_prepare(change_id: str) -> More:
 # -- the four that save mmap_lock -------------------------------------------------------------------------------------
 
 
-#: Prepares a fault: its address, and whether it writes.
-Setup = Callable[[Process], tuple[int, bool]]
-
-
 def _waited(fault: Setup, without: list[str], *, same: bool) -> str:
     """How long a fault waits for a writer that has ``mmap_lock`` for 10 ms and changes this area, or another."""
     with Machine(memory="64M", cpus=2, without=without) as machine:
@@ -216,29 +213,11 @@ def _waited(fault: Setup, without: list[str], *, same: bool) -> str:
         return f"{ns / MSEC:g} ms"
 
 
-def _setup(flags: int, *, write: bool, anon_vma: bool = False, mapped: bool = False, cold: bool = False) -> Setup:
-    """Prepares a fault on page 8: its address, and whether it writes. Arguments as for the kinds of fault."""
-
-    def setup(process: Process) -> tuple[int, bool]:
-        file = DeviceFile(DISK, cold=cold)
-        map_file(process, file, flags)
-        addr = BASE + 8 * PAGE
-        if anon_vma:
-            process.touch(BASE, True)
-        if not cold:
-            file.mapping.get_folio(process.kernel.mm_ctx, 8)
-        if mapped:
-            process.touch(addr, False)
-        return addr, write
-
-    return setup
-
-
 _FAULTS: Final = {
-    "vma-lock-read-faults": ("cold read", _setup(MAP_SHARED, write=False, cold=True)),
-    "vma-lock-cow-faults": ("private write", _setup(MAP_PRIVATE, write=True, anon_vma=True)),
-    "vma-lock-shared-faults": ("shared write", _setup(MAP_SHARED, write=True)),
-    "vma-lock-ro-write-faults": ("write to a read-only entry", _setup(MAP_SHARED, write=True, mapped=True)),
+    "vma-lock-read-faults": ("cold read", file_fault(DISK, MAP_SHARED, write=False, cold=True)),
+    "vma-lock-cow-faults": ("private write", file_fault(DISK, MAP_PRIVATE, write=True, anon_vma=True)),
+    "vma-lock-shared-faults": ("shared write", file_fault(DISK, MAP_SHARED, write=True)),
+    "vma-lock-ro-write-faults": ("write to a read-only entry", file_fault(DISK, MAP_SHARED, write=True, mapped=True)),
 }
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from memtwin.abi.mman import MADV_DONTNEED, MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, PROT_READ
 from memtwin.experiments.base import Claim, ExperimentResult, Observation
 from memtwin.experiments.fault_kinds import BASE, PAGE, RW
+from memtwin.experiments.inside import entry_index, frame_of, with_mmap_lock
 from memtwin.hw.paging import PFN_MASK, PRESENT
 from memtwin.hw.paging import RW as PTE_RW
 from memtwin.lib.gfp_types import COMP, GFP_HIGHUSER_MOVABLE
@@ -30,14 +31,6 @@ ANON: Final = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
 def run(change_id: str, /) -> ExperimentResult:
     """The experiment of either change."""
     return _move(change_id) if change_id == "rmap-exclusive-out-of-move" else _reuse(change_id)
-
-
-def _entry_index(process: Process, addr: int) -> int:
-    return process.mm.pte_tables[addr >> 21] + (addr >> 12 & 511)
-
-
-def _frame(process: Process, addr: int) -> int:
-    return (process.kernel.ram.q[_entry_index(process, addr)] & PFN_MASK) >> 12
 
 
 # -- rmap-exclusive-out-of-move ---------------------------------------------------------------------------------------
@@ -58,13 +51,13 @@ def _subpage(without: list[str]) -> dict[str, str]:
         process.write(BASE, b"x")
         child = process.fork()
         vma = child.mm.mm_mt.load(BASE)
-        inherited = pages.mapping[_frame(child, BASE)]
+        inherited = pages.mapping[frame_of(child, BASE)]
         head = ctx.page_alloc.alloc_pages(GFP_HIGHUSER_MOVABLE | COMP, 2)
         for page in range(head, head + FOLIO_PAGES):
             pages.flags[page] |= ANON_FLAGS & ~PG_ANON_EXCLUSIVE
             pages.mapping[page] = inherited
         addr = BASE + 4 * PAGE
-        index = _entry_index(child, addr)
+        index = entry_index(child, addr)
         ctx.ram.q[index] = (head + MINE) << 12 | vma.page_prot & ~PTE_RW
         pages.mapcount[head + MINE] = 1
         told: list[str] = []
@@ -78,7 +71,7 @@ def _subpage(without: list[str]) -> dict[str, str]:
         kernel.sched.hook = None
         bits = "".join("1" if pages.flags[head + i] & PG_ANON_EXCLUSIVE else "0" for i in range(FOLIO_PAGES))
         return {
-            "the write to page 2 of a folio of 4": "reused" if _frame(child, addr) == head + MINE else "copied",
+            "the write to page 2 of a folio of 4": "reused" if frame_of(child, addr) == head + MINE else "copied",
             "exclusive bits of its pages": bits,
             "the folio belongs to the writer's own anon_vma": "yes" if pages.mapping[head] == vma.anon_vma.id else "no",
             "exclusive when the folio is unlocked": " ".join(told),
@@ -117,21 +110,14 @@ def _cases(without: list[str]) -> dict[str, str]:
             return process
 
         def write(process: Process) -> str:
-            frame = _frame(process, BASE)
+            frame = frame_of(process, BASE)
             process.write(BASE, b"n")
             machine.check()
-            return "reused" if _frame(process, BASE) == frame else "copied"
+            return "reused" if frame_of(process, BASE) == frame else "copied"
 
         def hold(process: Process) -> int:
             pages: list[int] = []
-            lock = process.mm.mmap_lock
-
-            def get() -> None:
-                lock.down_read()
-                get_user_pages(process.mm, BASE, 1, 0, pages)
-                lock.up_read()
-
-            machine.kernel.sched.run_as(process.task, get)
+            with_mmap_lock(process, lambda: get_user_pages(process.mm, BASE, 1, 0, pages))
             return pages[0]
 
         def release(frame: int) -> str:
@@ -164,7 +150,7 @@ def _cases(without: list[str]) -> dict[str, str]:
         process.exit()
         process = fresh()
         held = hold(process)
-        index = _entry_index(process, BASE)
+        index = entry_index(process, BASE)
         ctx.ram.q[index] &= ~PTE_RW  # as userfaultfd's write protection leaves it
         seen["exclusive, the kernel holds the page, entry read-only"] = f"{write(process)}, it sees {release(held)}"
         process.exit()
@@ -206,7 +192,7 @@ def _random(without: list[str], steps: int) -> str:
             machine.check()
         for process in family:
             for addr in range(BASE, BASE + 16 * PAGE, PAGE):
-                entry = machine.kernel.ram.q[_entry_index(process, addr)] if process.mm.pte_tables else 0
+                entry = machine.kernel.ram.q[entry_index(process, addr)] if process.mm.pte_tables else 0
                 pfn = (entry & PFN_MASK) >> 12
                 known = flags[pfn] & (PG_ANON | PG_ANON_EXCLUSIVE) if entry & PRESENT else 0
                 trace.append(f"{entry:x}.{known:x}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from memtwin.lib.ratelimit import Ratelimit
 from memtwin.mm.fault_lock_stats import FaultLockStats
 from memtwin.mm.folio_lock import FolioLocks
 from memtwin.mm.huge_mm import Thp
@@ -135,6 +136,7 @@ class MmContext:
         "node_stats",
         "overcommit_log_bytes",
         "page_alloc",
+        "pagefault_oom_rs",
         "pageout_keeps_young",
         "pages",
         "pku",
@@ -238,6 +240,8 @@ class MmContext:
         #: those with VM_ACCOUNT (live 6.18: a read-only one grown by 100 pages leaves 400 kB behind).
         self.commit_leaked = 0
         self.sysctl = VmSysctl()
+        #: How often it is told that a fault found no memory.
+        self.pagefault_oom_rs = Ratelimit()
         #: How attributes of areas are changed: the shape after or before ``vma-modify``.
         self.modify = modify
         #: Whether a write fault may reuse an anonymous page: the shape after or before ``wp-can-reuse-anon-folio``.

@@ -19,14 +19,11 @@ from memtwin.mm.huge_mm import HPAGE_PMD_ORDER
 from memtwin.mm.huge_range import copy_huge_pmd, copy_huge_pmds
 from memtwin.mm.huge_split import split_huge_pmd
 from memtwin.mm.mm_types import VM_SHARED, VM_WRITE, MmStruct, VmArea
-from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE
+from memtwin.mm.page import GUP_PIN_COUNTING_BIAS, PG_ANON, PG_ANON_EXCLUSIVE
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.set_pte import alloc_anon_folio, set_anon_pte
 
 __all__ = ["copy_page_range"]
-
-#: From so many references on a page may be pinned (GUP_PIN_COUNTING_BIAS).
-PIN_BIAS = 1024
 
 
 def copy_page_range(old: MmStruct, new: MmStruct, vma: VmArea) -> None:
@@ -87,7 +84,7 @@ class _CopyEntries:
         pages = self._ctx.pages
         if not pages.flags[pfn] & PG_ANON_EXCLUSIVE:
             return False
-        return pages.refcount[pages.head(pfn)] >= PIN_BIAS
+        return pages.refcount[pages.head(pfn)] >= GUP_PIN_COUNTING_BIAS
 
     def _copy_now(self, pfn: int, addr: int, index: int) -> None:
         """Give the child its own copy of a page that stays the parent's. Raises OSError ENOMEM."""
@@ -174,14 +171,19 @@ class _CopyEntries:
             split_huge_pmd(self._old, addr, index)
             self.few(self._old.pte_tables[addr >> PMD_SHIFT], ENTRIES, addr)
             return
-        copy_huge_pmd(self._old, self._new, index, addr, private=self._private, forgotten=self._forgotten)
-        self.copied += 1
+        if copy_huge_pmd(self._old, self._new, index, addr, private=self._private, forgotten=self._forgotten):
+            self.copied += 1
+        else:
+            table = self._old.pte_tables[addr >> PMD_SHIFT] >> 9
+            self.rows(LeafRows(self._ctx.ram, np.array([addr]), np.array([table])))
 
     def huge_leaves(self, indices: npt.NDArray[np.int64], addrs: npt.NDArray[np.int64]) -> None:
         """Several huge leaves (HugeLeaves)."""
-        if self._pinned:
-            for index, addr in zip(indices.tolist(), addrs.tolist(), strict=True):
-                self.huge(index, HPAGE_PMD_ORDER, addr)
+        at_once = not self._pinned and copy_huge_pmds(
+            self._old, self._new, indices, addrs, private=self._private, forgotten=self._forgotten
+        )
+        if at_once:
+            self.copied += len(indices)
             return
-        copy_huge_pmds(self._old, self._new, indices, addrs, private=self._private, forgotten=self._forgotten)
-        self.copied += len(indices)
+        for index, addr in zip(indices.tolist(), addrs.tolist(), strict=True):
+            self.huge(index, HPAGE_PMD_ORDER, addr)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from memtwin.hw.paging import ACCESSED, DIRTY, MAPPED, PFN_MASK, RW, SPECIAL
 from memtwin.mm.huge_rmap import folio_put
-from memtwin.mm.memory import handle_mm_fault
+from memtwin.mm.memory import handle_mm_fault, mm_account_fault
 from memtwin.mm.memory_failure import EHWPOISON
 from memtwin.mm.mm_types import (
     VM_IO,
@@ -31,7 +31,7 @@ from memtwin.mm.mm_types import (
     MmStruct,
     VmArea,
 )
-from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, mark_page_accessed
+from memtwin.mm.page import GUP_PIN_COUNTING_BIAS, PG_ANON, PG_ANON_EXCLUSIVE, PG_DIRTY, mark_page_accessed
 from memtwin.mm.vm_fault import (
     FAULT_FLAG_ALLOW_RETRY,
     FAULT_FLAG_INTERRUPTIBLE,
@@ -44,7 +44,6 @@ from memtwin.mm.vm_fault import (
     VM_FAULT_COMPLETED,
     VM_FAULT_ERROR,
     VM_FAULT_HWPOISON,
-    VM_FAULT_MAJOR,
     VM_FAULT_OOM,
     VM_FAULT_RETRY,
 )
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
     from memtwin.mm.context import MmContext
 
 __all__ = [
-    "GUP_PIN_COUNTING_BIAS",
     "Locked",
     "get_user_page_vma_remote",
     "get_user_pages",
@@ -87,7 +85,6 @@ FOLL_FAST_ONLY: Final = 1 << 20
 FOLL_UNLOCKABLE: Final = 1 << 21  #: the lock may be given up
 INTERNAL_GUP_FLAGS: Final = FOLL_TOUCH | FOLL_TRIED | FOLL_REMOTE | FOLL_PIN | FOLL_FAST_ONLY | FOLL_UNLOCKABLE
 
-GUP_PIN_COUNTING_BIAS: Final = 1024  #: a pin of a small folio is this many references
 _WHERE: Final = "mm/gup.c"
 
 
@@ -368,8 +365,9 @@ def _follow_page(mm: MmStruct, vma: VmArea, addr: int, flags: int) -> int:
     elif flags & FOLL_GET:
         pages.refcount[head] += 1
     if flags & FOLL_TOUCH and shift != 12:
-        # The entry of a huge page remembers the access, the folio does not (observed on 6.18).
-        ctx.ram.q[index] = entry | ACCESSED | (DIRTY if flags & FOLL_WRITE else 0)
+        # The entry of a huge page remembers a write, on x86 no read, and the folio neither (observed on 6.18).
+        if flags & FOLL_WRITE:
+            ctx.ram.q[index] = entry | ACCESSED | DIRTY
     elif flags & FOLL_TOUCH:
         if flags & FOLL_WRITE and not entry & DIRTY:
             pages.flags[head] |= PG_DIRTY
@@ -406,7 +404,7 @@ def _faultin_page(mm: MmStruct, vma: VmArea, addr: int, flags: int, unshare: boo
     if unshare:
         asked |= FAULT_FLAG_UNSHARE
     result = handle_mm_fault(mm, vma, addr, asked)
-    _account(mm.ctx, asked, result)
+    mm_account_fault(mm.ctx, mm.ctx.sched.current, asked, result)
     if result & VM_FAULT_COMPLETED:
         locked.held = False
         return -errno.EAGAIN
@@ -419,16 +417,3 @@ def _faultin_page(mm: MmStruct, vma: VmArea, addr: int, flags: int, unshare: boo
             locked.held = False
         return -errno.EBUSY
     return 0
-
-
-def _account(ctx: MmContext, flags: int, result: int) -> None:
-    if result & VM_FAULT_RETRY:
-        return
-    ctx.events.pgfault += 1
-    if result & VM_FAULT_ERROR:
-        return
-    task = ctx.sched.current
-    if result & VM_FAULT_MAJOR or flags & FAULT_FLAG_TRIED:
-        task.maj_flt += 1
-    else:
-        task.min_flt += 1

@@ -13,7 +13,8 @@ import numpy as np
 
 from memtwin.hw.paging import ACCESSED, DIRTY, GUARD_ENTRY, NX, PFN_MASK, PMD_SHIFT, PRESENT, RW, SPECIAL
 from memtwin.mm.huge_memory import hugepage_vma_check, transhuge_vma_suitable
-from memtwin.mm.memory import denied_by_pkey, handle_mm_fault
+from memtwin.mm.memory import denied_by_pkey, handle_mm_fault, mm_account_fault
+from memtwin.mm.memory_failure import EHWPOISON
 from memtwin.mm.mm_types import (
     VM_ACCESS_FLAGS,
     VM_IO,
@@ -31,7 +32,7 @@ from memtwin.mm.page import PG_ACTIVE, PG_DIRTY, PG_REFERENCED, mark_page_access
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.rmap import anon_vma_prepare
 from memtwin.mm.set_pte import ANON_FLAGS, GFP_ANON
-from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_OOM, VM_FAULT_SIGBUS, VM_FAULT_SIGSEGV
+from memtwin.mm.vm_fault import FAULT_FLAG_WRITE, VM_FAULT_ERROR, VM_FAULT_HWPOISON, VM_FAULT_OOM
 from memtwin.mm.vma import areas_in
 
 __all__ = ["faultin_page_range", "populate_vma_page_range", "populate_vma_range"]
@@ -69,8 +70,8 @@ def faultin_page_range(mm: MmStruct, start: int, end: int, *, write: bool) -> No
     """MADV_POPULATE_READ and _WRITE: have every page of [start, end) present, writable if ``write``.
 
     Precondition: ``mmap_lock`` held for reading. Raises OSError ENOMEM (a hole, or no memory), EINVAL (the area
-    forbids the access), EFAULT (beyond the end of a file). 6.7 goes on behind a hole, and an error found there wins;
-    later kernels stop (post-populate-stop-at-hole).
+    forbids the access), EFAULT (beyond the end of a file), EHWPOISON (a broken page). 6.7 goes on behind a hole, and an
+    error found there wins; later kernels stop (post-populate-stop-at-hole).
     """
     hole: OSError | None = None
     position = start
@@ -82,7 +83,7 @@ def faultin_page_range(mm: MmStruct, start: int, end: int, *, write: bool) -> No
         stop = min(vma.end, end)
         if vma.flags & (VM_IO | VM_PFNMAP) or not vma.flags & (VM_WRITE if write else VM_READ):
             raise OSError(errno.EINVAL, "populate: the area does not permit the access")
-        _populate_area(mm, vma, max(vma.start, start), stop, write)
+        _populate_area(mm, vma, max(vma.start, start), stop, write, hwpoison=True)
         position = stop
     if position < end:
         raise OSError(errno.ENOMEM, f"populate: nothing is mapped at {position:#x}")
@@ -90,10 +91,12 @@ def faultin_page_range(mm: MmStruct, start: int, end: int, *, write: bool) -> No
         raise hole
 
 
-def _populate_area(mm: MmStruct, vma: VmArea, start: int, end: int, write: bool) -> None:
-    """Fill [start, end) of ``vma``; the faults are counted as the owner's minor faults. Raises OSError."""
+def _populate_area(mm: MmStruct, vma: VmArea, start: int, end: int, write: bool, *, hwpoison: bool = False) -> None:
+    """Fill [start, end) of ``vma``; the faults are the current task's. Raises OSError, EHWPOISON only with
+    ``hwpoison`` (else EFAULT).
+    """
     ctx = mm.ctx
-    filler = _Populate(mm, vma, write, start, end)
+    filler = _Populate(mm, vma, write, start, end, hwpoison=hwpoison)
     if write and vma.vm_ops is None and not anon_vma_prepare(mm, vma):
         raise OSError(errno.ENOMEM, "populate: no memory for an anon_vma")
     try:
@@ -107,26 +110,28 @@ def _populate_area(mm: MmStruct, vma: VmArea, start: int, end: int, write: bool)
         if filler.reached > start:
             touch = _MarkAccessed(mm, locked=bool(vma.flags & VM_LOCKED), write=write)
             ctx.pt.walk_range(mm, start, filler.reached, touch)
-        ctx.events.pgfault += filler.faults
-        if mm.owner is not None:
-            mm.owner.min_flt += filler.faults
+        ctx.events.pgfault += filler.filled
+        ctx.sched.current.min_flt += filler.filled
 
 
 class _Populate:
-    """Fills empty entries (a :class:`~memtwin.mm.page_table.RangeOp`). ``faults`` counts the pages that needed one;
-    ``reached``: the address that could not be populated, if an error ended it.
+    """Fills empty entries (a :class:`~memtwin.mm.page_table.RangeOp`). ``filled`` counts the pages mapped in bulk, each
+    a minor fault; ``reached``: the address that could not be populated, if an error ended it.
     """
 
-    __slots__ = ("_bulk", "_end", "_mm", "_start", "_vma", "_write", "faults", "reached")
+    __slots__ = ("_bulk", "_end", "_hwpoison", "_mm", "_start", "_vma", "_write", "filled", "reached")
 
-    def __init__(self, mm: MmStruct, vma: VmArea, write: bool, start: int, end: int) -> None:
+    def __init__(self, mm: MmStruct, vma: VmArea, write: bool, start: int, end: int, *, hwpoison: bool) -> None:
+        self._hwpoison = hwpoison
         self._start = start
         self._end = end
         self._mm = mm
         self._vma = vma
         self._write = write
-        self._bulk = vma.vm_ops is None and not vma.flags & VM_UFFD_MISSING
-        self.faults = 0
+        # Page by page where each has to be charged.
+        charged = mm.ctx.mem_cgroup_charge is not None
+        self._bulk = vma.vm_ops is None and not vma.flags & VM_UFFD_MISSING and not charged
+        self.filled = 0
         self.reached = 0
 
     def huge_blocks(self, start: int, end: int) -> None:
@@ -147,12 +152,17 @@ class _Populate:
 
     def _fault(self, addr: int) -> None:
         self.reached = addr
-        result = handle_mm_fault(self._mm, self._vma, addr, FAULT_FLAG_WRITE if self._write else 0)
+        ctx = self._mm.ctx
+        flags = FAULT_FLAG_WRITE if self._write else 0
+        result = handle_mm_fault(self._mm, self._vma, addr, flags)
+        mm_account_fault(ctx, ctx.sched.current, flags, result)
+        if not result & VM_FAULT_ERROR:
+            return
         if result & VM_FAULT_OOM:
             raise OSError(errno.ENOMEM, "populate: no memory")
-        if result & (VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV):
-            raise OSError(errno.EFAULT, "populate: beyond the end of the file, or a guard")
-        self.faults += 1
+        if result & VM_FAULT_HWPOISON and self._hwpoison:
+            raise OSError(EHWPOISON, "populate: the memory of a page is broken")
+        raise OSError(errno.EFAULT, "populate: beyond the end of the file, a guard, or a broken page")
 
     def rows(self, batch: LeafRows) -> None:
         """Whole tables: empty entries in one step, then whatever still does not permit the access one by one."""
@@ -200,7 +210,7 @@ class _Populate:
         batch.scatter(entries)
         vec.private[batch.table] += np.count_nonzero(empty, axis=1).astype(np.uint64)
         ctx.work.ptes += count
-        self.faults += count
+        self.filled += count
 
     def huge(self, index: int, order: int, addr: int) -> None:
         """A huge leaf; a write may have to replace or split it."""

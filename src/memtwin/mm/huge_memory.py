@@ -36,6 +36,7 @@ from memtwin.mm.mm_types import (
 from memtwin.mm.mmap_lock import vmf_anon_prepare
 from memtwin.mm.page import PG_ANON_EXCLUSIVE
 from memtwin.mm.rmap import folio_move_anon_rmap
+from memtwin.mm.set_pte import charge_anon_folio
 from memtwin.mm.userfaultfd import handle_userfault
 from memtwin.mm.vm_fault import (
     FAULT_FLAG_UNSHARE,
@@ -127,9 +128,8 @@ def do_huge_pmd_anonymous_page(vmf: VmFault) -> int:
             ctx.events.thp_fault_fallback += 1
             return VM_FAULT_FALLBACK
         return _install(vmf, zero << 12 | vma.page_prot | PSE | SPECIAL, table)
-    head = ctx.page_alloc.alloc_pages(thp.gfp_mask(vma.flags) | ZERO, HPAGE_PMD_ORDER)
+    head = _alloc_huge_page(vma)
     if not head:
-        ctx.events.thp_fault_fallback += 1
         return VM_FAULT_FALLBACK
     table = ctx.pt.pte_alloc_one(mm)
     if not table:
@@ -138,9 +138,23 @@ def do_huge_pmd_anonymous_page(vmf: VmFault) -> int:
     if vma.flags & VM_UFFD_MISSING:
         ctx.page_alloc.free_pages(head, HPAGE_PMD_ORDER)
         ctx.pt.pte_free(mm, table)
-        handle_userfault(vma, vmf.address)
-        return VM_FAULT_SIGBUS
+        return handle_userfault(vma, vmf.address)
     return map_huge_page(vmf, head, table)
+
+
+def _alloc_huge_page(vma: VmArea) -> int:
+    """The head of a fresh zeroed huge page for ``vma``, charged; 0 without memory or beyond the control group's
+    limit.
+    """
+    mm = vma.mm
+    gfp = mm.ctx.thp.gfp_mask(vma.flags) | ZERO
+    head = mm.ctx.page_alloc.alloc_pages(gfp, HPAGE_PMD_ORDER)
+    if head and charge_anon_folio(mm, head, gfp, HPAGE_PMD_ORDER):
+        return head
+    mm.ctx.events.thp_fault_fallback += 1
+    if head:
+        mm.ctx.events.thp_fault_fallback_charge += 1
+    return 0
 
 
 def _install(vmf: VmFault, entry: int, table: int) -> int:
@@ -148,8 +162,7 @@ def _install(vmf: VmFault, entry: int, table: int) -> int:
     mm, ctx = vmf.mm, vmf.mm.ctx
     if vmf.vma.flags & VM_UFFD_MISSING:
         ctx.pt.pte_free(mm, table)
-        handle_userfault(vmf.vma, vmf.address)
-        return VM_FAULT_SIGBUS
+        return handle_userfault(vmf.vma, vmf.address)
     index = ctx.pt.pmd_alloc(mm, vmf.address)
     if not index:
         ctx.pt.pte_free(mm, table)
@@ -318,9 +331,8 @@ def _replace_huge_zero(vmf: VmFault) -> int:
     result = 0 if vma.anon_vma is not None else vmf_anon_prepare(mm, vma, vmf.address, vmf.flags)
     if result:
         return result
-    head = ctx.page_alloc.alloc_pages(ctx.thp.gfp_mask(vma.flags) | ZERO, HPAGE_PMD_ORDER)
+    head = _alloc_huge_page(vma)
     if not head:
-        ctx.events.thp_fault_fallback += 1
         return VM_FAULT_FALLBACK
     mm.page_table_lock.lock()
     if ctx.ram.q[vmf.index] & ~(ACCESSED | DIRTY) != vmf.entry & ~(ACCESSED | DIRTY):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PMD_SHIFT, PMD_SIZE, PRESENT, PROT_NONE, RW, SPECIAL
+from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PMD_SHIFT, PMD_SIZE, PRESENT, PROT_NONE, PSE, RW, SPECIAL
 from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER
 from memtwin.mm.huge_rmap import add_huge_rmap, add_huge_rmaps, remove_huge_rmap, remove_huge_rmaps
 from memtwin.mm.huge_split import huge_leaf, maybe_shared, split_huge_page
@@ -78,9 +78,10 @@ def zap_huge_pmds(mm: MmStruct, indices: npt.NDArray[np.int64], addrs: npt.NDArr
 
 def copy_huge_pmd(
     old: MmStruct, new: MmStruct, index: int, addr: int, *, private: bool = True, forgotten: int = 0
-) -> None:
+) -> bool:
     """Let ``new`` map what the huge leaf of ``old`` maps; in a ``private`` area neither may write any more.
-    ``forgotten``: bits that the copy has not. Raises OSError ENOMEM.
+    ``forgotten``: bits that the copy has not. False, and nothing done, if it was split while memory was looked for.
+    Raises OSError ENOMEM.
     """
     ctx = old.ctx
     q = ctx.ram.q
@@ -91,6 +92,9 @@ def copy_huge_pmd(
             ctx.pt.pte_free(new, table)
         raise OSError(errno.ENOMEM, "fork: no memory for page tables")
     entry = q[index]
+    if not entry & PSE:
+        ctx.pt.pte_free(new, table)
+        return False
     if private:
         q[index] = entry = entry & ~RW
     head = (entry & PFN_MASK) >> 12
@@ -103,6 +107,7 @@ def copy_huge_pmd(
         ctx.pages.flags[head] &= ~PG_ANON_EXCLUSIVE
         new.rss_anon += HPAGE_PMD_NR
     ctx.pt.set_huge(new, addr, target, entry & ~forgotten, table)
+    return True
 
 
 def copy_huge_pmds(
@@ -113,9 +118,9 @@ def copy_huge_pmds(
     *,
     private: bool,
     forgotten: int,
-) -> None:
-    """The same for several huge leaves of one middle table (see HugeLeaves). Raises OSError ENOMEM, after as many as
-    there are tables for.
+) -> bool:
+    """The same for several huge leaves of one middle table (see HugeLeaves); False if one of them was split. Raises
+    OSError ENOMEM, after as many as there are tables for.
     """
     ctx = old.ctx
     words, vec = ctx.ram.words, ctx.pages.vec
@@ -128,6 +133,9 @@ def copy_huge_pmds(
     short = len(tables) < len(indices)
     indices, addrs = indices[: len(tables)], addrs[: len(tables)]
     entries = words[indices]
+    if not ((entries & np.uint64(PSE)) != 0).all():
+        ctx.pt.pte_free_bulk(new, tables)
+        return False
     if private:
         entries &= np.uint64(~RW & (1 << 64) - 1)
         words[indices] = entries
@@ -144,6 +152,7 @@ def copy_huge_pmds(
     ctx.pt.set_huge_leaves(new, addrs, target + (addrs - addrs[0] >> PMD_SHIFT), entries, tables)
     if short:
         raise OSError(errno.ENOMEM, "fork: no memory for page tables")
+    return True
 
 
 def change_huge_pmd(mm: MmStruct, index: int, protection: int, bits: int, upgrade: bool) -> bool:

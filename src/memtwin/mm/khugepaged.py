@@ -17,16 +17,30 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from memtwin.errors import NotModelled
-from memtwin.hw.paging import ACCESSED, ENTRIES, PFN_MASK, PMD_SHIFT, PMD_SIZE, PRESENT, PROT_NONE, RW, SPECIAL, UFFD_WP
+from memtwin.hw.paging import (
+    ACCESSED,
+    ENTRIES,
+    GUARD_ENTRY,
+    PFN_MASK,
+    PMD_SHIFT,
+    PMD_SIZE,
+    PRESENT,
+    PROT_NONE,
+    RW,
+    SPECIAL,
+    UFFD_WP,
+)
 from memtwin.lib.gfp_types import GFP_TRANSHUGE, GFP_TRANSHUGE_LIGHT, ZERO
 from memtwin.mm.huge_memory import hugepage_vma_check, set_huge_pmd
 from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER
 from memtwin.mm.huge_rmap import entire_mapcount
 from memtwin.mm.mm_types import VM_UFFD_MISSING, MmStruct, VmArea
-from memtwin.mm.page import PG_ANON, PG_LOCKED, PG_REFERENCED
+from memtwin.mm.page import PG_ANON, PG_LOCKED, PG_REFERENCED, Pfns
 from memtwin.mm.page_table import LeafRows
+from memtwin.mm.set_pte import charge_anon_folio
 from memtwin.mm.vm_fault import VmFault
 from memtwin.mm.vma import areas_in
 from memtwin.mm.zap import ZapOp
@@ -42,11 +56,12 @@ class ScanResult(Enum):
 
     SUCCEED = auto()
     PMD_MAPPED = auto()  #: it is a huge leaf already
-    PMD_NULL = auto()  #: nothing was ever there
+    PMD_NULL = auto()  #: nothing was ever there, not even the table above
+    PMD_NONE = auto()  #: nothing is there
     VMA_CHECK = auto()  #: the area may not have huge pages
     EXCEED_NONE_PTE = auto()
     EXCEED_SHARED_PTE = auto()
-    PTE_NON_PRESENT = auto()
+    EXCEED_SWAP_PTE = auto()
     PTE_UFFD_WP = auto()
     PAGE_RO = auto()  #: no entry may write (before post-thp-collapse-readonly)
     LACK_REFERENCED_PAGE = auto()
@@ -54,23 +69,35 @@ class ScanResult(Enum):
     PAGE_COUNT = auto()  #: somebody besides the page tables holds a page
     PAGE_LOCK = auto()
     ALLOC_HUGE_PAGE_FAIL = auto()
+    CGROUP_CHARGE_FAIL = auto()
+    FAIL = auto()  #: an entry that is not present, and that no page can be read for
 
 
 _COLLAPSED: Final = frozenset((ScanResult.SUCCEED, ScanResult.PMD_MAPPED))
-_AGAIN: Final = frozenset((ScanResult.PAGE_COUNT, ScanResult.PAGE_LOCK))
-
-
-def _errno(result: ScanResult) -> int:
-    if result is ScanResult.ALLOC_HUGE_PAGE_FAIL:
-        return errno.ENOMEM
-    return errno.EAGAIN if result in _AGAIN else errno.EINVAL
+#: With these MADV_COLLAPSE goes on to the next block; any other ends it (observed on 6.18).
+_GO_ON: Final = _COLLAPSED | {
+    ScanResult.PMD_NULL,
+    ScanResult.PTE_UFFD_WP,
+    ScanResult.PAGE_RO,
+    ScanResult.PAGE_COUNT,
+    ScanResult.PAGE_LOCK,
+}
+#: What MADV_COLLAPSE says; EINVAL for the others.
+_ERRNO: Final = {
+    ScanResult.ALLOC_HUGE_PAGE_FAIL: errno.ENOMEM,
+    ScanResult.CGROUP_CHARGE_FAIL: errno.EBUSY,
+    ScanResult.EXCEED_NONE_PTE: errno.EBUSY,
+    ScanResult.PAGE_COUNT: errno.EAGAIN,
+    ScanResult.PAGE_LOCK: errno.EAGAIN,
+}
 
 
 def madvise_collapse(mm: MmStruct, start: int, end: int) -> None:
     """MADV_COLLAPSE of [start, end): every whole block of 2 MiB in it. Precondition: ``mmap_lock`` for writing.
 
     Raises OSError EINVAL (an area that may not have huge pages, or a block with nothing to collapse), ENOMEM (a hole,
-    or no huge page), EAGAIN (a page is held); the other blocks of the area are collapsed nevertheless.
+    or no huge page), EAGAIN (a page is held), EBUSY (a page is missing that a userfaultfd's monitor would be asked for,
+    or the control group's limit). Blocks before it are collapsed, those behind it depending on what was in the way.
     """
     hole = False
     position = start
@@ -96,10 +123,10 @@ def _collapse_area(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
             done += 1
             continue
         failure = result
-        if result is ScanResult.ALLOC_HUGE_PAGE_FAIL:
+        if result not in _GO_ON:
             break
     if done != last - first:
-        raise OSError(_errno(failure), f"madvise: MADV_COLLAPSE: {failure.name}")
+        raise OSError(_ERRNO.get(failure, errno.EINVAL), f"madvise: MADV_COLLAPSE: {failure.name}")
 
 
 def collapse_block(mm: MmStruct, vma: VmArea, addr: int, *, khugepaged: bool = False) -> ScanResult:
@@ -110,7 +137,7 @@ def collapse_block(mm: MmStruct, vma: VmArea, addr: int, *, khugepaged: bool = F
         return ScanResult.PMD_MAPPED
     base = mm.pte_tables.get(slot)
     if base is None:
-        return ScanResult.PMD_NULL
+        return ScanResult.PMD_NULL if ctx.pt.pud_none(mm, addr) else ScanResult.PMD_NONE
     table = base >> 9
     result = _scan(ctx, vma, table, khugepaged)
     if result is not ScanResult.SUCCEED:
@@ -121,6 +148,11 @@ def collapse_block(mm: MmStruct, vma: VmArea, addr: int, *, khugepaged: bool = F
         ctx.events.thp_collapse_alloc_failed += 1
         return ScanResult.ALLOC_HUGE_PAGE_FAIL
     ctx.events.thp_collapse_alloc += 1
+    if not charge_anon_folio(mm, head, gfp, HPAGE_PMD_ORDER):
+        return ScanResult.CGROUP_CHARGE_FAIL
+    if (ctx.ram.frames[table] == np.uint64(GUARD_ENTRY)).any():
+        ctx.page_alloc.free_pages(head, HPAGE_PMD_ORDER)
+        return ScanResult.FAIL
     vma.start_write()  # faults under the lock of the area are over, and what they left behind is looked at again
     mm.page_table_lock.lock()
     result = _scan(ctx, vma, table, khugepaged)
@@ -135,43 +167,72 @@ def collapse_block(mm: MmStruct, vma: VmArea, addr: int, *, khugepaged: bool = F
 
 
 def _scan(ctx: MmContext, vma: VmArea, table: int, khugepaged: bool) -> ScanResult:
-    """Whether the entries of ``table`` may be collapsed."""
-    settings, pages, vec = ctx.thp.khugepaged, ctx.pages, ctx.pages.vec
+    """Whether the entries of ``table`` may be collapsed; the first page that is in the way decides. Entries that are
+    not present may still be: their pages would be swapped in.
+    """
+    settings, vec = ctx.thp.khugepaged, ctx.pages.vec
     entries = ctx.ram.frames[table]
     mapped = (entries & np.uint64(PRESENT | PROT_NONE)) != 0
     zero = mapped & ((entries & np.uint64(SPECIAL)) != 0)
-    none = int(np.count_nonzero(entries == 0)) + int(np.count_nonzero(zero))
-    if none and (vma.flags & VM_UFFD_MISSING or (khugepaged and none > settings.max_ptes_none)):
-        ctx.events.thp_scan_exceed_none_pte += 1
-        return ScanResult.EXCEED_NONE_PTE
-    if (~mapped & (entries != 0)).any():
-        return ScanResult.PTE_NON_PRESENT
-    if (entries & np.uint64(UFFD_WP)).any():
-        return ScanResult.PTE_UFFD_WP
-    used = entries[mapped & ~zero]
+    absent = ~mapped & (entries != 0)
+    if (entries[absent] != np.uint64(GUARD_ENTRY)).any():
+        raise NotModelled("collapsing pages that are in swap")
+    there = np.flatnonzero(mapped & ~zero)
+    used = entries[there]
     pfns = ((used & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
     order = vec.comp_order[pfns]
     heads = pfns >> order << order
-    if not (vec.flags[heads] & np.uint32(PG_ANON)).all():
-        return ScanResult.PAGE_ANON
-    if khugepaged and int(np.count_nonzero(vec.mapcount[pfns] > 1)) > settings.max_ptes_shared:
+    flags = vec.flags[heads]
+    none_limit = 0 if vma.flags & VM_UFFD_MISSING else settings.max_ptes_none if khugepaged else ENTRIES
+    #: What is in the way, and how often it may be, in the order in which one page is looked at.
+    reasons = (
+        (ScanResult.EXCEED_NONE_PTE, np.flatnonzero((entries == 0) | zero), none_limit),
+        (
+            ScanResult.EXCEED_SWAP_PTE,
+            np.flatnonzero(absent),
+            settings.max_ptes_swap if khugepaged else ENTRIES,
+        ),
+        (ScanResult.PTE_UFFD_WP, there[(used & np.uint64(UFFD_WP)) != 0], 0),
+        (
+            ScanResult.EXCEED_SHARED_PTE,
+            there[vec.mapcount[pfns] > 1],
+            settings.max_ptes_shared if khugepaged else ENTRIES,
+        ),
+        (ScanResult.PAGE_LOCK, there[(flags & np.uint32(PG_LOCKED)) != 0], 0),
+        (ScanResult.PAGE_ANON, there[(flags & np.uint32(PG_ANON)) == 0], 0),
+        (ScanResult.PAGE_COUNT, there[_held(ctx, pfns, heads, order)], 0),
+    )
+    result, first = ScanResult.SUCCEED, ENTRIES
+    for reason, where, limit in reasons:
+        if len(where) > limit and where[limit] < first:
+            result, first = reason, int(where[limit])
+    if result is ScanResult.EXCEED_NONE_PTE:
+        ctx.events.thp_scan_exceed_none_pte += 1
+    elif result is ScanResult.EXCEED_SWAP_PTE:
+        ctx.events.thp_scan_exceed_swap_pte += 1
+    elif result is ScanResult.EXCEED_SHARED_PTE:
         ctx.events.thp_scan_exceed_share_pte += 1
-        return ScanResult.EXCEED_SHARED_PTE
-    if (vec.flags[heads] & np.uint32(PG_LOCKED)).any():
-        return ScanResult.PAGE_LOCK
-    single = order == 0
-    if (vec.refcount[pfns[single]] != vec.mapcount[pfns[single]]).any():
-        return ScanResult.PAGE_COUNT
-    for head in np.unique(heads[~single]).tolist():
-        counts = int(vec.mapcount[head : head + HPAGE_PMD_NR].sum())
-        if pages.refcount[head] != counts - (HPAGE_PMD_NR - 1) * entire_mapcount(ctx, head):
-            return ScanResult.PAGE_COUNT
+    if result is not ScanResult.SUCCEED:
+        return result
     if not ctx.thp_collapse_readonly and not (used & np.uint64(RW)).any():
         return ScanResult.PAGE_RO
     young = (used & np.uint64(ACCESSED)) != 0
-    if khugepaged and not (young | ((vec.flags[heads] & np.uint32(PG_REFERENCED)) != 0)).any():
+    if khugepaged and not (young | ((flags & np.uint32(PG_REFERENCED)) != 0)).any():
         return ScanResult.LACK_REFERENCED_PAGE
     return ScanResult.SUCCEED
+
+
+def _held(ctx: MmContext, pfns: Pfns, heads: Pfns, order: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Which of the pages ``pfns`` somebody besides page tables holds, bool of the same shape."""
+    pages, vec = ctx.pages, ctx.pages.vec
+    held: npt.NDArray[np.bool_] = vec.refcount[pfns] != vec.mapcount[pfns]
+    large = order != 0
+    if large.any():
+        for head in np.unique(heads[large]).tolist():
+            counts = int(vec.mapcount[head : head + HPAGE_PMD_NR].sum())
+            expected = counts - (HPAGE_PMD_NR - 1) * entire_mapcount(ctx, head)
+            held[heads == head] = pages.refcount[head] != expected
+    return held
 
 
 def _replace(mm: MmStruct, vma: VmArea, addr: int, table: int, head: int) -> ZapOp:

@@ -10,7 +10,7 @@ faults ended is counted in ``ctx.fault_stats``.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from memtwin.errors import NotModelled
 from memtwin.hw.paging import (
@@ -55,6 +55,7 @@ from memtwin.mm.page import PG_HWPOISON
 from memtwin.mm.set_pte import GFP_ANON, alloc_anon_folio, pte_lock, set_anon_pte, set_file_pte
 from memtwin.mm.userfaultfd import handle_userfault
 from memtwin.mm.vm_fault import (
+    FAULT_FLAG_TRIED,
     FAULT_FLAG_UNSHARE,
     FAULT_FLAG_VMA_LOCK,
     FAULT_FLAG_WRITE,
@@ -63,6 +64,7 @@ from memtwin.mm.vm_fault import (
     VM_FAULT_FALLBACK,
     VM_FAULT_HWPOISON,
     VM_FAULT_LOCKED,
+    VM_FAULT_MAJOR,
     VM_FAULT_NOPAGE,
     VM_FAULT_OOM,
     VM_FAULT_RETRY,
@@ -71,7 +73,10 @@ from memtwin.mm.vm_fault import (
 )
 from memtwin.mm.wp import do_page_mkwrite, do_wp_page, fault_dirty_shared_page
 
-__all__ = ["denied_by_pkey", "fault_is_permitted", "handle_mm_fault"]
+if TYPE_CHECKING:
+    from memtwin.mm.context import MmContext
+
+__all__ = ["denied_by_pkey", "fault_is_permitted", "handle_mm_fault", "mm_account_fault"]
 
 #: With one of these a handler has no page to map.
 _ENDS: Final = VM_FAULT_ERROR | VM_FAULT_NOPAGE | VM_FAULT_RETRY
@@ -108,6 +113,28 @@ def handle_mm_fault(mm: MmStruct, vma: VmArea, addr: int, flags: int) -> int:
     ctx.ram.q[index] = entry | (ACCESSED | DIRTY if flags & FAULT_FLAG_WRITE else ACCESSED)
     ctx.fault_stats.spurious += 1
     return 0
+
+
+class _Accounted(Protocol):
+    """Whose faults are counted: a task."""
+
+    min_flt: int
+    maj_flt: int
+
+
+def mm_account_fault(ctx: MmContext, task: _Accounted, flags: int, result: int) -> None:
+    """Count a fault that came to an end, well or not (``pgfault``); one that ended well is ``task``'s. ``flags``:
+    FAULT_FLAG_*; ``result``: VM_FAULT_*.
+    """
+    if result & VM_FAULT_RETRY:
+        return
+    ctx.events.pgfault += 1
+    if result & VM_FAULT_ERROR:
+        return
+    if result & VM_FAULT_MAJOR or flags & FAULT_FLAG_TRIED:
+        task.maj_flt += 1
+    else:
+        task.min_flt += 1
 
 
 # -- huge leaves, and entries that are not present ---------------------------------------------------------------------

@@ -507,6 +507,24 @@ def expand_stack(mm: MmStruct, vma: VmArea, addr: int) -> bool:
     return True
 
 
+def find_extend_vma(mm: MmStruct, addr: int) -> VmArea | None:
+    """The area at ``addr``, or the one above grown down to it, if it may. ``mmap_lock`` is held for reading, and still
+    (or again) is afterwards.
+    """
+    vma = find_vma(mm, addr)
+    if vma is None or vma.start <= addr:
+        return vma
+    if not vma.flags & VM_GROWSDOWN:
+        return None
+    lock = mm.mmap_lock
+    lock.up_read()
+    lock.down_write()
+    vma = find_vma(mm, addr)
+    there = vma is not None and (vma.start <= addr or (bool(vma.flags & VM_GROWSDOWN) and expand_stack(mm, vma, addr)))
+    lock.downgrade_write()
+    return vma if there else None
+
+
 # -- the end --------------------------------------------------------------------------------------------------------
 
 

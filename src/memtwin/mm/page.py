@@ -55,6 +55,8 @@ CHECK_AT_FREE: Final = (
     PG_LOCKED | PG_WRITEBACK | PG_LRU | PG_WAITERS | PG_ACTIVE | PG_RESERVED | PG_UNEVICTABLE | PG_MLOCKED
 )
 
+GUP_PIN_COUNTING_BIAS: Final = 1024  #: a pin of a small folio is this many references
+
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 UInt32 = npt.NDArray[np.uint32]

@@ -376,12 +376,16 @@ class PageTables:
             run = present[first:last]
             if not is_huge[first]:
                 self._rows(start, end, addr0, run, entries, op)
-            elif huge_leaves is not None and len(run) >= FEW_HUGE:
+            elif huge_leaves is not None and len(run) >= FEW_HUGE and ((entries[run] & np.uint64(PSE)) != 0).all():
                 places = run.astype(np.int64)
                 huge_leaves(middle + lo + places, addr0 + (places << PMD_SHIFT))
             else:
-                for at in run.tolist():
-                    op.huge(middle + lo + at, 9, addr0 + (at << PMD_SHIFT))
+                for i in range(first, last):
+                    at = int(present[i])
+                    if int(entries[at]) & PSE:
+                        op.huge(middle + lo + at, 9, addr0 + (at << PMD_SHIFT))
+                    else:  # it was split meanwhile
+                        self._rows(start, end, addr0, present[i : i + 1], entries, op)
 
     def _rows(
         self,
@@ -392,22 +396,34 @@ class PageTables:
         entries: npt.NDArray[np.uint64],
         op: RangeOp,
     ) -> None:
-        table = ((entries[present] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+        """``present`` counts the ``entries`` that point to tables. They are looked at again right before each use: an
+        ``op`` that waits, as populating does, may find tables gone that were there when it began.
+        """
         addr = addr0 + (present.astype(np.int64) << PMD_SHIFT)
-        first, last = 0, len(table)
+        first, last = 0, len(present)
         if last and start > addr[0]:
-            self._partial(int(table[0]), int(addr[0]), start, min(end, int(addr[0]) + (1 << PMD_SHIFT)), op)
+            stop = min(end, int(addr[0]) + (1 << PMD_SHIFT))
+            self._partial(int(entries[present[0]]), int(addr[0]), start, stop, op)
             first = 1
         tail = last > first and end < addr[last - 1] + (1 << PMD_SHIFT)
         if tail:
             last -= 1
         for i in range(first, last, BATCH_ROWS):
-            stop = min(i + BATCH_ROWS, last)
-            op.rows(LeafRows(self._ram, addr[i:stop], table[i:stop]))
+            rows = slice(i, min(i + BATCH_ROWS, last))
+            table, at = entries[present[rows]], addr[rows]
+            there = table & np.uint64(PRESENT | PSE) == np.uint64(PRESENT)
+            if not there.all():
+                table, at = table[there], at[there]
+                if not len(at):
+                    continue
+            op.rows(LeafRows(self._ram, at, ((table & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)))
         if tail:
-            self._partial(int(table[last]), int(addr[last]), int(addr[last]), end, op)
+            self._partial(int(entries[present[last]]), int(addr[last]), int(addr[last]), end, op)
 
-    def _partial(self, table: int, row_addr: int, start: int, end: int, op: RangeOp) -> None:
+    def _partial(self, entry: int, row_addr: int, start: int, end: int, op: RangeOp) -> None:
+        if entry & (PRESENT | PSE) != PRESENT:
+            return
+        table = (entry & PFN_MASK) >> 12
         lo, hi = (start - row_addr) >> 12, (end - row_addr) >> 12
         if hi - lo <= FEW:
             op.few((table << 9) + lo, hi - lo, start)

@@ -26,10 +26,9 @@ from memtwin.mm.get_user_pages import (
     put_user_page,
     unpin_user_pages,
 )
-from memtwin.mm.mm_types import VM_GROWSDOWN, MmStruct, VmArea
-from memtwin.mm.mmap import expand_stack
+from memtwin.mm.mm_types import MmStruct, VmArea
+from memtwin.mm.mmap import find_extend_vma
 from memtwin.mm.page import PG_DIRTY
-from memtwin.mm.vma import find_vma
 
 __all__ = ["access_remote_vm", "process_vm_rw", "read_remote_vm", "write_remote_vm"]
 
@@ -46,22 +45,6 @@ def _written(ctx: MmContext, vma: VmArea | None, pfn: int) -> None:
 
 
 # -- /proc/PID/mem, ptrace --------------------------------------------------------------------------------------------
-
-
-def _find_or_grow(mm: MmStruct, addr: int) -> VmArea | None:
-    """The area at ``addr``, grown down to it if need be. ``mmap_lock`` stays held, for reading."""
-    vma = find_vma(mm, addr)
-    if vma is None or vma.start <= addr:
-        return vma
-    if not vma.flags & VM_GROWSDOWN:
-        return None
-    lock = mm.mmap_lock
-    lock.up_read()
-    lock.down_write()
-    vma = find_vma(mm, addr)
-    grown = vma is not None and (vma.start <= addr or (bool(vma.flags & VM_GROWSDOWN) and expand_stack(mm, vma, addr)))
-    lock.downgrade_write()
-    return vma if grown else None
 
 
 def access_remote_vm(
@@ -82,7 +65,7 @@ def _access_remote_vm(mm: MmStruct, addr: int, view: memoryview, flags: int) -> 
     try:
         while done < size:
             at = addr + done
-            if at >= mm.task_size or _find_or_grow(mm, at) is None:
+            if at >= mm.task_size or find_extend_vma(mm, at) is None:
                 break
             count = min(size - done, 4096 - (at & 4095))
             got = get_user_page_vma_remote(mm, at, flags)

@@ -12,7 +12,15 @@ from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE, ZERO
 from memtwin.mm.mm_types import MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_SWAPBACKED, PG_UPTODATE
 
-__all__ = ["ANON_FLAGS", "GFP_ANON", "alloc_anon_folio", "pte_lock", "set_anon_pte", "set_file_pte"]
+__all__ = [
+    "ANON_FLAGS",
+    "GFP_ANON",
+    "alloc_anon_folio",
+    "charge_anon_folio",
+    "pte_lock",
+    "set_anon_pte",
+    "set_file_pte",
+]
 
 GFP_ANON: Final = GFP_HIGHUSER_MOVABLE | ZERO
 #: Flags of a fresh anonymous page.
@@ -36,13 +44,19 @@ def pte_lock(mm: MmStruct, addr: int, index: int) -> bool:
 
 def alloc_anon_folio(mm: MmStruct, gfp: int) -> int:
     """A page for anonymous memory of ``mm``, charged to its control group; its frame, or 0 without memory."""
-    ctx = mm.ctx
-    pfn = ctx.page_alloc.alloc_pages(gfp)
-    charge = ctx.mem_cgroup_charge
-    if charge is not None and pfn and not charge(pfn, mm, gfp):
-        ctx.page_alloc.free_pages(pfn)
-        return 0
-    return pfn
+    pfn = mm.ctx.page_alloc.alloc_pages(gfp)
+    return pfn if pfn and charge_anon_folio(mm, pfn, gfp) else 0
+
+
+def charge_anon_folio(mm: MmStruct, head: int, gfp: int, order: int = 0) -> bool:
+    """Charge the fresh folio ``head`` to the control group of ``mm``. False: its limit forbids it, and the folio
+    is freed.
+    """
+    charge = mm.ctx.mem_cgroup_charge
+    if charge is None or charge(head, mm, gfp):
+        return True
+    mm.ctx.page_alloc.free_pages(head, order)
+    return False
 
 
 def set_anon_pte(mm: MmStruct, vma: VmArea, addr: int, index: int, pfn: int, bits: int) -> None:

@@ -55,6 +55,7 @@ EVENTS: Final = (
     "thp_deferred_split_page",
     "thp_fault_alloc",
     "thp_fault_fallback",
+    "thp_fault_fallback_charge",
     "thp_scan_exceed_none_pte",
     "thp_scan_exceed_share_pte",
     "thp_scan_exceed_swap_pte",
@@ -140,6 +141,7 @@ class VmEvents:
     thp_deferred_split_page: int
     thp_fault_alloc: int
     thp_fault_fallback: int
+    thp_fault_fallback_charge: int
     thp_scan_exceed_none_pte: int
     thp_scan_exceed_share_pte: int
     thp_scan_exceed_swap_pte: int

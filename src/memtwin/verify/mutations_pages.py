@@ -50,9 +50,9 @@ PAGES: tuple[Row, ...] = (
     (
         "fault-not-counted",
         "a fault of a page that is there already is counted major",
-        "arch.x86.mm.fault:_done",
-        "task.maj_flt += 1\n        else:\n            task.min_flt += 1",
-        "task.maj_flt += 1\n        else:\n            task.maj_flt += 1",
+        "mm.memory:mm_account_fault",
+        "task.maj_flt += 1\n    else:\n        task.min_flt += 1",
+        "task.maj_flt += 1\n    else:\n        task.maj_flt += 1",
         ("fault", "madvise"),
     ),
     (

@@ -16,6 +16,7 @@ from memtwin.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, 
 from memtwin.arch.x86.mm.fault import do_user_addr_fault
 from memtwin.errors import NotModelled
 from memtwin.experiments.fault_kinds import DISK, DeviceFile
+from memtwin.fs.proc.clear_refs import clear_refs
 from memtwin.hw.paging import GUARD_ENTRY, PF_USER, PF_WRITE, SWAP_ENTRY, SWAP_OFFSET_SHIFT, SWAP_TYPE_SHIFT
 from memtwin.kernel.uaccess import copy_to_user
 from memtwin.machine import Machine
@@ -185,6 +186,7 @@ CHANGES: dict[str, Callable[[Process], None]] = {
     "cold": lambda p: do_madvise(p.mm, BASE, PAGE, mman.MADV_COLD),
     "pageout": lambda p: do_madvise(p.mm, BASE, PAGE, mman.MADV_PAGEOUT),
     "guards": _guard,
+    "clear_refs": lambda p: clear_refs(p.mm, 1),
 }
 
 
@@ -298,6 +300,25 @@ def test_taking_a_huge_page_out_of_the_sharing_is_no_reuse_by_a_write() -> None:
         over(machine)
 
 
+def test_a_huge_page_is_not_split_under_a_fault_that_looks_at_it() -> None:
+    """Reclaim splits huge pages of which parts are unmapped, without any lock of the address spaces."""
+    machine, process = _huge("6.7")
+    with machine:
+        process.write(BASE + 5 * PAGE, b"x")
+        process.fork().exit()
+        for start, end in ((0, 5), (6, 512)):
+            process.madvise(BASE + start * PAGE, (end - start) * PAGE, mman.MADV_DONTNEED)
+        events, reclaim = machine.kernel.events, machine.kernel.page_alloc.reclaim
+        order = beside(
+            process, "folio_trylock", 1, lambda: fault(process, BASE + 5 * PAGE), lambda: reclaim.drop_slab((0,))
+        )
+        assert order == ["second", "first"] and not events.thp_split_page
+        reclaim.drop_slab((0,))
+        machine.check()
+        assert events.thp_split_page == 1 and process.read(BASE + 5 * PAGE, 1) == b"x"
+        over(machine)
+
+
 @pytest.mark.parametrize("nth", range(1, 4))
 def test_a_block_is_collapsed_beside_a_fault_in_it(nth: int) -> None:
     """MADV_COLLAPSE has mmap_lock for writing, which a fault under the lock of the area does not heed by itself."""
@@ -318,19 +339,21 @@ def test_a_block_is_collapsed_beside_a_fault_in_it(nth: int) -> None:
 
 
 def interleaved(mode: str, kernel: str, seed: int, steps: int = 120) -> None:
-    """Two threads fault all over four blocks that a third one empties, collapses, guards and cuts."""
+    """Two threads fault all over four blocks that a third one empties, fills, collapses, guards and cuts (filling:
+    one thread faults, two empty and fill).
+    """
     machine = Machine("128M", cpus=3, seed=seed, lockdep=True, kernel=kernel)
     process = machine.spawn()
     sched, mm = machine.kernel.sched, process.mm
     process.mmap(BASE, 4 * HUGE, RW, ANON)
-    if mode != "small":
+    if mode in ("huge", "collapse"):
         process.madvise(BASE, 4 * HUGE, mman.MADV_HUGEPAGE)
     rng = Random(seed)
 
     def faults() -> None:
         task = sched.current
         for _ in range(steps):
-            addr = BASE + rng.randrange(4) * HUGE + rng.randrange(3) * PAGE
+            addr = BASE + rng.randrange(4) * HUGE + rng.choice((0, 1, 2, 509, 510, 511)) * PAGE
             signal = do_user_addr_fault(task, addr, PF_USER | (PF_WRITE if rng.random() < 0.6 else 0))
             assert signal is None or mode == "guards"
 
@@ -343,6 +366,10 @@ def interleaved(mode: str, kernel: str, seed: int, steps: int = 120) -> None:
         elif mode == "guards":
             do_madvise(mm, addr, rng.choice((HUGE, 2 * PAGE)), mman.MADV_GUARD_INSTALL)
             do_madvise(mm, addr, HUGE, mman.MADV_GUARD_REMOVE)
+        elif mode == "populate":
+            advice = rng.choice((mman.MADV_POPULATE_READ, mman.MADV_POPULATE_WRITE, mman.MADV_DONTNEED))
+            low = addr - 3 * PAGE if addr > BASE and advice != mman.MADV_DONTNEED else addr
+            do_madvise(mm, low, addr + HUGE - low, advice)
         else:
             advice = (mman.MADV_DONTNEED, mman.MADV_DONTNEED, mman.MADV_FREE, mman.MADV_COLD, mman.MADV_PAGEOUT)
             do_madvise(mm, addr, HUGE if mode == "small" else rng.choice((HUGE, 2 * PAGE)), rng.choice(advice))
@@ -359,7 +386,9 @@ def interleaved(mode: str, kernel: str, seed: int, steps: int = 120) -> None:
             sched.preempt()
 
     sched.hook = switch
-    threads = [sched.spawn(body, "thread", mm=mm) for body in (faults, faults, changes)]
+    threads = [
+        sched.spawn(body, "thread", mm=mm) for body in (faults, changes if mode == "populate" else faults, changes)
+    ]
     for thread in threads:
         sched.run(thread)
     sched.hook = None
@@ -372,7 +401,7 @@ def interleaved(mode: str, kernel: str, seed: int, steps: int = 120) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kernel", ["6.7", "host"])
-@pytest.mark.parametrize("mode", ["small", "huge", "collapse", "guards"])
+@pytest.mark.parametrize("mode", ["small", "huge", "collapse", "populate", "guards"])
 def test_faults_beside_those_who_take_pages_away(mode: str, kernel: str, seed: int) -> None:
     if mode == "guards" and kernel == "6.7":
         return
@@ -511,7 +540,8 @@ def test_without_memory_the_access_is_made_again_and_again(access: str) -> None:
         else:
             process.write(BASE, b"x")
         assert refused == 3001 and machine.kernel.mm_ctx.fault_stats.oom == 3000
-        assert process.task.min_flt >= 1 and process.mm.rss == 1
+        assert process.mm.rss == 1
+        assert sum("VM_FAULT_OOM leaked out" in line for line in machine.kernel.log) == 10
 
 
 def test_a_read_that_finds_no_memory_stays_a_major_fault() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from memtwin.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, PROT_NONE, PROT_READ
 from memtwin.experiments.fault_kinds import BASE, DISK, PAGE, RW, DeviceFile, map_file
-from memtwin.hw.paging import PFN_MASK
+from memtwin.experiments.inside import entry_index, frame_of, with_mmap_lock
 from memtwin.hw.paging import RW as PTE_RW
 from memtwin.machine import Machine
 from memtwin.mm import get_user_pages as gup
@@ -25,7 +25,9 @@ from memtwin.mm.get_user_pages import (
     FOLL_WRITE,
     Locked,
 )
-from memtwin.mm.page import PG_ANON_EXCLUSIVE, PG_DIRTY
+from memtwin.mm.gup import faultin_page_range, populate_vma_page_range
+from memtwin.mm.memory_failure import EHWPOISON
+from memtwin.mm.page import PG_ANON_EXCLUSIVE, PG_DIRTY, PG_HWPOISON
 from memtwin.process import Process
 
 ANON = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
@@ -38,25 +40,12 @@ def machine():
 
 
 def entry(process: Process, addr: int) -> int:
-    return process.kernel.ram.q[process.mm.pte_tables[addr >> 21] + (addr >> 12 & 511)]
-
-
-def frame(process: Process, addr: int) -> int:
-    return (entry(process, addr) & PFN_MASK) >> 12
+    return process.kernel.ram.q[entry_index(process, addr)]
 
 
 def ask(process: Process, function, *args, **kwargs) -> int:
     """A call of the interface with ``mmap_lock`` held for reading, as the interface wants it."""
-    lock = process.mm.mmap_lock
-
-    def call() -> int:
-        lock.down_read()
-        try:
-            return function(process.mm, *args, **kwargs)
-        finally:
-            lock.up_read()
-
-    return process.kernel.sched.run_as(process.task, call)
+    return with_mmap_lock(process, lambda: function(process.mm, *args, **kwargs))
 
 
 def done(machine: Machine) -> None:
@@ -73,10 +62,56 @@ def test_pages_are_faulted_in_and_counted_for_the_caller(machine: Machine) -> No
     faults = process.task.min_flt
     assert ask(process, gup.get_user_pages, BASE, 4, FOLL_WRITE, pages) == 4
     assert process.task.min_flt - faults == 4
-    assert pages == [frame(process, BASE + i * PAGE) for i in range(4)]
+    assert pages == [frame_of(process, BASE + i * PAGE) for i in range(4)]
     assert [machine.kernel.pages.refcount[pfn] for pfn in pages] == [2] * 4
     for pfn in pages:
         gup.put_user_page(machine.kernel.mm_ctx, pfn)
+    done(machine)
+
+
+def test_populating_counts_for_the_task_that_asks(machine: Machine) -> None:
+    """What is mapped in bulk, and what takes a fault a page: a file of which half is on the disk."""
+    asking, other = machine.spawn(), machine.spawn()
+    other.mmap(BASE, 8 * PAGE, RW, ANON)
+    file = DeviceFile(DISK, cold=True)
+    other.mmap(BASE + 64 * PAGE, PAGE, RW, ANON)
+
+    def counts(process: Process) -> tuple[int, int]:
+        return process.task.min_flt, process.task.maj_flt
+
+    before = counts(asking), counts(other)
+
+    def populate(start: int, pages: int) -> None:
+        lock = other.mm.mmap_lock
+        lock.down_read()
+        faultin_page_range(other.mm, start, start + pages * PAGE, write=True)
+        lock.up_read()
+
+    asking.kernel.sched.run_as(asking.task, populate, BASE, 8)
+    assert counts(asking) == (before[0][0] + 8, before[0][1])
+    map_file(other, file, MAP_SHARED)
+    asking.kernel.sched.run_as(asking.task, populate, BASE, 2)
+    assert counts(asking) == (before[0][0] + 8, before[0][1] + 2)
+    assert counts(other) == before[1]
+    done(machine)
+
+
+@pytest.mark.parametrize(("ask_for", "errno_"), [("populate", EHWPOISON), ("lock", errno.EFAULT)])
+def test_populating_a_broken_page(machine: Machine, ask_for: str, errno_: int) -> None:
+    """MADV_POPULATE_* tells a broken page apart, mlock does not."""
+    process = machine.spawn()
+    file = DeviceFile(DISK)
+    map_file(process, file, MAP_SHARED)
+    ctx = machine.kernel.mm_ctx
+    ctx.pages.flags[file.mapping.get_folio(ctx, 1)] |= PG_HWPOISON
+    vma = process.mm.mm_mt.load(BASE)
+    with pytest.raises(OSError) as caught:
+        if ask_for == "populate":
+            with_mmap_lock(process, lambda: faultin_page_range(process.mm, BASE, BASE + 4 * PAGE, write=False))
+        else:
+            with_mmap_lock(process, lambda: populate_vma_page_range(process.mm, vma, BASE, BASE + 4 * PAGE))
+    assert caught.value.errno == errno_
+    ctx.pages.flags[file.mapping.get_folio(ctx, 1)] &= ~PG_HWPOISON
     done(machine)
 
 
@@ -155,18 +190,18 @@ def test_a_pin_that_reads_takes_the_page_out_of_sharing(machine: Machine) -> Non
     parent.mmap(BASE, PAGE, RW, ANON)
     parent.write(BASE, b"p")
     child = parent.fork()
-    shared = frame(parent, BASE)
+    shared = frame_of(parent, BASE)
     pages: list[int] = []
     assert ask(parent, gup.get_user_pages, BASE, 1, 0, pages) == 1  # a mere reference does not
     assert pages == [shared]
     gup.put_user_page(machine.kernel.mm_ctx, pages.pop())
     assert ask(parent, gup.pin_user_pages, BASE, 1, 0, pages) == 1
-    assert pages != [shared] and pages == [frame(parent, BASE)]
+    assert pages != [shared] and pages == [frame_of(parent, BASE)]
     assert machine.kernel.pages.flags[pages[0]] & PG_ANON_EXCLUSIVE
     assert not entry(parent, BASE) & PTE_RW  # it was not written
     machine.check()
     parent.write(BASE, b"w")  # reused: the holder of the pin sees it, however many references there are
-    assert pages == [frame(parent, BASE)]
+    assert pages == [frame_of(parent, BASE)]
     assert child.read(BASE, 1) == b"p"
     gup.unpin_user_pages(machine.kernel.mm_ctx, pages)
     done(machine)
@@ -182,14 +217,14 @@ def test_fork_copies_a_pinned_page_at_once(machine: Machine) -> None:
     assert parent.mm.has_pinned
     child = parent.fork()
     machine.check()
-    assert frame(child, BASE + 5 * PAGE) != pages[0] == frame(parent, BASE + 5 * PAGE)
-    assert frame(child, BASE + 6 * PAGE) == frame(parent, BASE + 6 * PAGE)
+    assert frame_of(child, BASE + 5 * PAGE) != pages[0] == frame_of(parent, BASE + 5 * PAGE)
+    assert frame_of(child, BASE + 6 * PAGE) == frame_of(parent, BASE + 6 * PAGE)
     assert entry(parent, BASE + 5 * PAGE) & PTE_RW and not entry(parent, BASE + 6 * PAGE) & PTE_RW
     parent.write(BASE + 5 * PAGE, b"w")
     assert bytes(machine.kernel.ram.mem[pages[0] << 12 : (pages[0] << 12) + 1]) == b"w"
     assert child.read(BASE + 5 * PAGE, 1) == b"\x05" and child.read(BASE + 63 * PAGE, 1) == b"\x3f"
     gup.unpin_user_pages(machine.kernel.mm_ctx, pages, dirty=True)
-    assert machine.kernel.pages.flags[frame(parent, BASE + 5 * PAGE)] & PG_DIRTY
+    assert machine.kernel.pages.flags[frame_of(parent, BASE + 5 * PAGE)] & PG_DIRTY
     done(machine)
 
 

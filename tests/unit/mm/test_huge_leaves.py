@@ -20,6 +20,7 @@ from memtwin.abi.mman import (
 from memtwin.machine import Machine
 from memtwin.mm import page_table
 from memtwin.mm.fault_inject import FaultInjection
+from memtwin.mm.huge_split import split_huge_page
 
 RW = PROT_READ | PROT_WRITE
 MIB2 = 2 << 20
@@ -168,6 +169,48 @@ def test_a_fork_without_memory_for_tables_gives_everything_back():
         assert p.read(AT + 5 * MIB2 + 25000, 1) == bytes([6])
         p.exit()
         m.kernel.check_no_leak()
+
+
+class Splits(FaultInjection):
+    """Reclaim, in the ``nth`` allocation, splits the huge page ``head``; nothing fails."""
+
+    def __init__(self, ctx, head, nth):
+        super().__init__(slabs=False)
+        self.ctx, self.head, self.nth = ctx, head, nth
+
+    def should_fail_page(self, gfp, order):
+        self.nth -= 1
+        if not self.nth:
+            assert split_huge_page(self.ctx, self.head)
+        return False
+
+
+@pytest.mark.parametrize("blocks", [1, 8])
+def test_a_huge_page_that_is_split_while_fork_looks_for_memory(blocks):
+    for nth in range(1, 14):
+        with Machine("128M") as m:
+            p = m.spawn()
+            p.mmap(AT + MIB2, blocks * MIB2, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED)
+            p.madvise(AT + MIB2, blocks * MIB2, MADV_HUGEPAGE)
+            for i in range(blocks):
+                p.write(AT + (i + 1) * MIB2 + 4096, bytes([i + 1]))
+            ctx = m.kernel.mm_ctx
+            last = AT + blocks * MIB2
+            head = (m.kernel.ram.q[ctx.pt.lookup(p.mm, last)[0]] & (1 << 52) - 4096) >> 12
+            m.kernel.page_alloc.fault = Splits(ctx, head, nth)
+            q = p.fork()
+            split = m.kernel.page_alloc.fault.nth <= 0
+            m.kernel.page_alloc.fault = None
+            m.check()
+            assert (m.kernel.events.thp_split_page == 1) == split
+            for i in range(blocks):
+                assert q.read(AT + (i + 1) * MIB2 + 4096, 1) == bytes([i + 1])
+            q.write(last + 4096, b"q")
+            assert p.read(last + 4096, 1) == bytes([blocks])
+            for process in (p, q):
+                process.exit()
+            m.check()
+            m.kernel.check_no_leak()
 
 
 def test_a_poisoned_frame_of_one_of_many_does_not_come_back():

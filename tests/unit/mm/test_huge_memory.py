@@ -13,7 +13,9 @@ from memtwin.abi.mman import (
     MADV_COLLAPSE,
     MADV_DONTNEED,
     MADV_FREE,
+    MADV_GUARD_INSTALL,
     MADV_HUGEPAGE,
+    MADV_POPULATE_WRITE,
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_PRIVATE,
@@ -391,6 +393,81 @@ def test_collapse_refuses_what_is_held_and_where_nothing_is():
         with pytest.raises(OSError) as caught:
             p.madvise(at + MIB2, MIB2, MADV_COLLAPSE)
         assert caught.value.errno == errno.EINVAL
+        ended(m, p)
+
+
+def test_what_is_in_the_way_first_decides():
+    """6.18: a page that is held says EAGAIN and the next block is tried; a guard EINVAL and it is not."""
+
+    def collapse(prepare):
+        with machine(kernel="6.18") as m:
+            p = m.spawn()
+            collapsible(p)
+            at = collapsible(p, at=AT + MIB2)
+            collapsible(p, at=AT + 2 * MIB2)
+            prepare(m, p, at)
+            allocated = event(p, "thp_collapse_alloc")
+            with pytest.raises(OSError) as caught:
+                p.madvise(AT, 3 * MIB2, MADV_COLLAPSE)
+            blocks = [is_huge_page(p, AT + n * MIB2 + 8 * 4096) for n in range(3)]
+            allocated = event(p, "thp_collapse_alloc") - allocated
+            m.check()
+            return caught.value.errno, blocks, allocated
+
+    def held(page):
+        return lambda m, p, at: m.kernel.page_alloc.get_page(pfn_of(p, at + page * 4096))
+
+    def guard(page):
+        return lambda m, p, at: p.madvise(at + page * 4096, 4096, MADV_GUARD_INSTALL)
+
+    def both(*steps):
+        return lambda m, p, at: [step(m, p, at) for step in steps]
+
+    assert collapse(held(1)) == (errno.EAGAIN, [True, False, True], 2)
+    assert collapse(guard(1)) == (errno.EINVAL, [True, False, False], 2)
+    assert collapse(both(guard(1), held(2)))[:2] == (errno.EAGAIN, [True, False, True])
+
+
+def test_the_first_page_in_the_way_decides_with_a_userfaultfd():
+    def collapse(hole, held):
+        with machine() as m:
+            p = m.spawn()
+            at = collapsible(p)
+            m.kernel.page_alloc.get_page(pfn_of(p, at + held * 4096))
+            p.madvise(at + hole * 4096, 4096, MADV_DONTNEED)
+            fd = p.userfaultfd(0)
+            p.uffd_api(fd, 0)
+            p.uffd_register(fd, at, MIB2, 1)
+            with pytest.raises(OSError) as caught:
+                p.madvise(at, MIB2, MADV_COLLAPSE)
+            return caught.value.errno
+
+    assert (collapse(hole=1, held=2), collapse(hole=2, held=1)) == (errno.EBUSY, errno.EAGAIN)
+
+
+def test_a_huge_page_is_charged_and_falls_back_to_small_ones():
+    with machine() as m:
+        p = m.spawn()
+        at = area(p)
+        charged = []
+        ctx = m.kernel.mm_ctx
+
+        def charge(pfn, mm, gfp):
+            charged.append(1 << ctx.pages.comp_order[pfn])
+            return charged[-1] == 1
+
+        ctx.mem_cgroup_charge = charge
+        p.write(at, b"x")
+        assert charged == [512, 1]
+        assert (event(p, "thp_fault_fallback"), event(p, "thp_fault_fallback_charge")) == (1, 1)
+        m.check()
+        with pytest.raises(OSError) as caught:
+            p.madvise(at, MIB2, MADV_COLLAPSE)
+        assert caught.value.errno == errno.EBUSY
+        assert charged[-1] == 512
+        p.madvise(at, MIB2, MADV_POPULATE_WRITE)
+        assert charged.count(1) == 512
+        ctx.mem_cgroup_charge = None
         ended(m, p)
 
 

@@ -24,9 +24,9 @@ from memtwin.abi.signal import (
 )
 from memtwin.hw.paging import PF_INSTR, PF_USER, PF_WRITE
 from memtwin.mm.fault_lock_stats import FaultLock
-from memtwin.mm.memory import denied_by_pkey, fault_is_permitted, handle_mm_fault
-from memtwin.mm.mm_types import VM_GROWSDOWN, VM_WRITE, MmStruct, VmArea
-from memtwin.mm.mmap import expand_stack
+from memtwin.mm.memory import denied_by_pkey, fault_is_permitted, handle_mm_fault, mm_account_fault
+from memtwin.mm.mm_types import VM_WRITE, MmStruct, VmArea
+from memtwin.mm.mmap import find_extend_vma
 from memtwin.mm.mmap_lock import lock_vma_under_rcu, note_fallback
 from memtwin.mm.vm_fault import (
     FAULT_FLAG_DEFAULT,
@@ -43,7 +43,6 @@ from memtwin.mm.vm_fault import (
     VM_FAULT_RETRY,
     VM_FAULT_SIGSEGV,
 )
-from memtwin.mm.vma import find_vma
 from memtwin.sched import Rwsem
 
 __all__ = ["FaultingTask", "SignalInfo", "do_user_addr_fault"]
@@ -150,11 +149,12 @@ def _fault_under_mmap_lock(
             ctx.fault_locks.mmap_lock += 1
         vma: VmArea | None = mm.mm_mt.load(addr)
         if vma is None:
-            vma = _grow(mm, addr)
+            vma = find_extend_vma(mm, addr)
             if vma is None:
                 lock.up_read()
                 ctx.fault_stats.sigsegv += 1
                 return SignalInfo(SIGSEGV, SEGV_MAPERR, addr)
+            ctx.fault_stats.stack_growth += 1
         if not (vma.flags & VM_WRITE if write else fault_is_permitted(vma, False, instruction)):
             lock.up_read()
             ctx.fault_stats.sigsegv += 1
@@ -193,15 +193,11 @@ def _interrupted(task: FaultingTask) -> SignalInfo | None:
 def _done(task: FaultingTask, mm: MmStruct, addr: int, error_code: int, flags: int, result: int) -> SignalInfo | None:
     """The fault came to an end, no lock is held: count it, and say what signal follows from a failure."""
     ctx = mm.ctx
-    ctx.events.pgfault += 1
+    mm_account_fault(ctx, task, flags, result)
     probe = ctx.trace.memtwin_fault_done
     if probe is not None:
         probe(mm.id, addr, flags, result)
     if not result & VM_FAULT_ERROR:
-        if result & VM_FAULT_MAJOR or flags & FAULT_FLAG_TRIED:
-            task.maj_flt += 1
-        else:
-            task.min_flt += 1
         return None
     if result & VM_FAULT_OOM:
         ctx.fault_stats.oom += 1
@@ -210,7 +206,8 @@ def _done(task: FaultingTask, mm: MmStruct, addr: int, error_code: int, flags: i
         if not error_code & PF_USER:
             return SignalInfo(SIGSEGV, SEGV_MAPERR, addr)  # the system call says EFAULT
         # Linux has nothing better either: the allocator killed somebody else, or will when the access is made again.
-        ctx.printk("Huh VM_FAULT_OOM leaked out to the #PF handler. Retrying PF")
+        if ctx.pagefault_oom_rs.allows(ctx.sched.clock.now):
+            ctx.printk("Huh VM_FAULT_OOM leaked out to the #PF handler. Retrying PF")
         return None
     if result & VM_FAULT_SIGSEGV:
         ctx.fault_stats.sigsegv += 1
@@ -219,22 +216,3 @@ def _done(task: FaultingTask, mm: MmStruct, addr: int, error_code: int, flags: i
     if result & VM_FAULT_HWPOISON:
         return SignalInfo(SIGBUS, BUS_MCEERR_AR, addr)
     return SignalInfo(SIGBUS, BUS_ADRERR, addr)
-
-
-def _grow(mm: MmStruct, addr: int) -> VmArea | None:
-    """``addr`` lies in a hole: the area above it if that one may grow down to it. Keeps ``mmap_lock`` held for
-    reading.
-    """
-    vma = find_vma(mm, addr)
-    if vma is None or not vma.flags & VM_GROWSDOWN:
-        return None
-    lock = mm.mmap_lock
-    lock.up_read()
-    lock.down_write()
-    vma = find_vma(mm, addr)
-    grown = vma is not None and vma.flags & VM_GROWSDOWN and (vma.start <= addr or expand_stack(mm, vma, addr))
-    lock.downgrade_write()
-    if not grown:
-        return None
-    mm.ctx.fault_stats.stack_growth += 1
-    return vma
