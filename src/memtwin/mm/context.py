@@ -319,9 +319,12 @@ class MmContext:
         """How many of the frames each node owns."""
         if len(self.node_stats) == 1:
             return [len(pfns)]
-        nids = np.searchsorted(self._node_ends, pfns, side="right")
-        counts: list[int] = np.bincount(nids, minlength=len(self.node_stats)).tolist()
+        counts: list[int] = np.bincount(self.nids(pfns), minlength=len(self.node_stats)).tolist()
         return counts
+
+    def nids(self, pfns: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+        """The node that owns each of the frames."""
+        return np.searchsorted(self._node_ends, pfns, side="right")
 
     def node_stat(self, pfn: int) -> NodeStat:
         """The gauges of the node that owns frame ``pfn``."""
