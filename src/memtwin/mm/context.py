@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from memtwin.lib.ratelimit import Ratelimit
 from memtwin.mm.fault_lock_stats import FaultLockStats
 from memtwin.mm.folio_lock import FolioLocks
 from memtwin.mm.huge_mm import Thp
@@ -135,6 +136,7 @@ class MmContext:
         "node_stats",
         "overcommit_log_bytes",
         "page_alloc",
+        "pagefault_oom_rs",
         "pageout_keeps_young",
         "pages",
         "pku",
@@ -238,6 +240,8 @@ class MmContext:
         #: those with VM_ACCOUNT (live 6.18: a read-only one grown by 100 pages leaves 400 kB behind).
         self.commit_leaked = 0
         self.sysctl = VmSysctl()
+        #: How often it is told that a fault found no memory.
+        self.pagefault_oom_rs = Ratelimit()
         #: How attributes of areas are changed: the shape after or before ``vma-modify``.
         self.modify = modify
         #: Whether a write fault may reuse an anonymous page: the shape after or before ``wp-can-reuse-anon-folio``.
@@ -315,9 +319,12 @@ class MmContext:
         """How many of the frames each node owns."""
         if len(self.node_stats) == 1:
             return [len(pfns)]
-        nids = np.searchsorted(self._node_ends, pfns, side="right")
-        counts: list[int] = np.bincount(nids, minlength=len(self.node_stats)).tolist()
+        counts: list[int] = np.bincount(self.nids(pfns), minlength=len(self.node_stats)).tolist()
         return counts
+
+    def nids(self, pfns: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+        """The node that owns each of the frames."""
+        return np.searchsorted(self._node_ends, pfns, side="right")
 
     def node_stat(self, pfn: int) -> NodeStat:
         """The gauges of the node that owns frame ``pfn``."""

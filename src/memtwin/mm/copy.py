@@ -11,10 +11,12 @@ from __future__ import annotations
 import errno
 
 import numpy as np
+import numpy.typing as npt
 
 from memtwin.hw.paging import ACCESSED, DIRTY, ENTRIES, MAPPED, PFN_MASK, PMD_SHIFT, RW, SPECIAL
 from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE
-from memtwin.mm.huge_range import copy_huge_pmd
+from memtwin.mm.huge_mm import HPAGE_PMD_ORDER
+from memtwin.mm.huge_range import copy_huge_pmd, copy_huge_pmds
 from memtwin.mm.huge_split import split_huge_pmd
 from memtwin.mm.mm_types import VM_SHARED, VM_WRITE, MmStruct, VmArea
 from memtwin.mm.page import GUP_PIN_COUNTING_BIAS, PG_ANON, PG_ANON_EXCLUSIVE
@@ -27,7 +29,7 @@ __all__ = ["copy_page_range"]
 def copy_page_range(old: MmStruct, new: MmStruct, vma: VmArea) -> None:
     """Let ``new`` map what ``old`` maps in ``vma``. Raises OSError ENOMEM; what was copied stays in ``new``."""
     copier = _CopyEntries(old, new, vma)
-    old.ctx.pt.walk_range(old, vma.start, vma.end, copier)
+    old.ctx.pt.walk_range(old, vma.start, vma.end, copier, copier.huge_leaves)
     old.ctx.work.ptes += copier.copied
 
 
@@ -169,5 +171,19 @@ class _CopyEntries:
             split_huge_pmd(self._old, addr, index)
             self.few(self._old.pte_tables[addr >> PMD_SHIFT], ENTRIES, addr)
             return
-        copy_huge_pmd(self._old, self._new, index, addr, private=self._private, forgotten=self._forgotten)
-        self.copied += 1
+        if copy_huge_pmd(self._old, self._new, index, addr, private=self._private, forgotten=self._forgotten):
+            self.copied += 1
+        else:
+            table = self._old.pte_tables[addr >> PMD_SHIFT] >> 9
+            self.rows(LeafRows(self._ctx.ram, np.array([addr]), np.array([table])))
+
+    def huge_leaves(self, indices: npt.NDArray[np.int64], addrs: npt.NDArray[np.int64]) -> None:
+        """Several huge leaves (HugeLeaves)."""
+        at_once = not self._pinned and copy_huge_pmds(
+            self._old, self._new, indices, addrs, private=self._private, forgotten=self._forgotten
+        )
+        if at_once:
+            self.copied += len(indices)
+            return
+        for index, addr in zip(indices.tolist(), addrs.tolist(), strict=True):
+            self.huge(index, HPAGE_PMD_ORDER, addr)

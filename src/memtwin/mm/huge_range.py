@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PMD_SIZE, PRESENT, PROT_NONE, RW, SPECIAL
+from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PMD_SHIFT, PMD_SIZE, PRESENT, PROT_NONE, PSE, RW, SPECIAL
 from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER
-from memtwin.mm.huge_rmap import add_huge_rmap, remove_huge_rmap
+from memtwin.mm.huge_rmap import add_huge_rmap, add_huge_rmaps, remove_huge_rmap, remove_huge_rmaps
 from memtwin.mm.huge_split import huge_leaf, maybe_shared, split_huge_page
 from memtwin.mm.page import PG_ANON_EXCLUSIVE
 from memtwin.mm.page_table import LeafRows
@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "change_huge_pmd",
+    "change_huge_pmds",
     "copy_huge_pmd",
+    "copy_huge_pmds",
     "move_huge_pmd",
     "split_folios_for_advice",
     "zap_huge_pmd",
+    "zap_huge_pmds",
 ]
 
 
@@ -51,11 +54,34 @@ def zap_huge_pmd(mm: MmStruct, index: int, addr: int) -> int:
     return head
 
 
+def zap_huge_pmds(mm: MmStruct, indices: npt.NDArray[np.int64], addrs: npt.NDArray[np.int64]) -> list[int]:
+    """The same for several huge leaves of one middle table (see HugeLeaves): the heads."""
+    ctx = mm.ctx
+    vec = ctx.pages.vec
+    entries = ctx.ram.words[indices]
+    ctx.pt.pte_free_bulk(mm, ctx.pt.clear_huge_leaves(mm, indices, addrs))
+    entries = entries[(entries & np.uint64(SPECIAL)) == 0]
+    if not len(entries):
+        return []
+    heads = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+    for head in heads[(entries & np.uint64(DIRTY)) != 0].tolist():
+        vec.nonzero[head : head + HPAGE_PMD_NR] = 1
+    for head in heads[(entries & np.uint64(NX)) == 0].tolist():
+        for pfn in range(head, head + HPAGE_PMD_NR):
+            ctx.tlb.note_frame_changed(pfn)
+    heads.sort()
+    remove_huge_rmaps(ctx, heads)
+    mm.rss_anon -= len(heads) * HPAGE_PMD_NR
+    result: list[int] = heads.tolist()
+    return result
+
+
 def copy_huge_pmd(
     old: MmStruct, new: MmStruct, index: int, addr: int, *, private: bool = True, forgotten: int = 0
-) -> None:
+) -> bool:
     """Let ``new`` map what the huge leaf of ``old`` maps; in a ``private`` area neither may write any more.
-    ``forgotten``: bits that the copy has not. Raises OSError ENOMEM.
+    ``forgotten``: bits that the copy has not. False, and nothing done, if it was split while memory was looked for.
+    Raises OSError ENOMEM.
     """
     ctx = old.ctx
     q = ctx.ram.q
@@ -66,6 +92,9 @@ def copy_huge_pmd(
             ctx.pt.pte_free(new, table)
         raise OSError(errno.ENOMEM, "fork: no memory for page tables")
     entry = q[index]
+    if not entry & PSE:
+        ctx.pt.pte_free(new, table)
+        return False
     if private:
         q[index] = entry = entry & ~RW
     head = (entry & PFN_MASK) >> 12
@@ -78,6 +107,52 @@ def copy_huge_pmd(
         ctx.pages.flags[head] &= ~PG_ANON_EXCLUSIVE
         new.rss_anon += HPAGE_PMD_NR
     ctx.pt.set_huge(new, addr, target, entry & ~forgotten, table)
+    return True
+
+
+def copy_huge_pmds(
+    old: MmStruct,
+    new: MmStruct,
+    indices: npt.NDArray[np.int64],
+    addrs: npt.NDArray[np.int64],
+    *,
+    private: bool,
+    forgotten: int,
+) -> bool:
+    """The same for several huge leaves of one middle table (see HugeLeaves); False if one of them was split. Raises
+    OSError ENOMEM, after as many as there are tables for.
+    """
+    ctx = old.ctx
+    words, vec = ctx.ram.words, ctx.pages.vec
+    tables = ctx.pt.pte_alloc_bulk(new, len(indices))
+    target = ctx.pt.pmd_alloc(new, int(addrs[0])) if tables else 0
+    if not target:
+        if tables:
+            ctx.pt.pte_free_bulk(new, tables)
+        raise OSError(errno.ENOMEM, "fork: no memory for page tables")
+    short = len(tables) < len(indices)
+    indices, addrs = indices[: len(tables)], addrs[: len(tables)]
+    entries = words[indices]
+    if not ((entries & np.uint64(PSE)) != 0).all():
+        ctx.pt.pte_free_bulk(new, tables)
+        return False
+    if private:
+        entries &= np.uint64(~RW & (1 << 64) - 1)
+        words[indices] = entries
+    special = (entries & np.uint64(SPECIAL)) != 0
+    heads = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+    if special.any() and (heads[special] == ctx.thp.zero_pfn).any():
+        ctx.thp.get_huge_zero_page(new)
+    heads = np.sort(heads[~special])
+    if len(heads):
+        add_huge_rmaps(ctx, heads)
+        vec.flags[heads] &= np.uint32(~PG_ANON_EXCLUSIVE & 0xFFFFFFFF)
+        new.rss_anon += HPAGE_PMD_NR * len(heads)
+    entries &= np.uint64(~forgotten & (1 << 64) - 1)
+    ctx.pt.set_huge_leaves(new, addrs, target + (addrs - addrs[0] >> PMD_SHIFT), entries, tables)
+    if short:
+        raise OSError(errno.ENOMEM, "fork: no memory for page tables")
+    return True
 
 
 def change_huge_pmd(mm: MmStruct, index: int, protection: int, bits: int, upgrade: bool) -> bool:
@@ -96,6 +171,20 @@ def change_huge_pmd(mm: MmStruct, index: int, protection: int, bits: int, upgrad
             mm.ctx.tlb.note_executable(pfn)
     q[index] = new
     return new != entry
+
+
+def change_huge_pmds(mm: MmStruct, indices: npt.NDArray[np.int64], protection: int, bits: int, upgrade: bool) -> int:
+    """The same for several huge leaves, without a right to execute them; how many changed."""
+    words, vec = mm.ctx.ram.words, mm.ctx.pages.vec
+    entries = words[indices]
+    new = entries & np.uint64(~bits & (1 << 64) - 1) | np.uint64(protection)
+    if upgrade:
+        own = (entries & np.uint64(SPECIAL)) == 0
+        heads = ((entries[own] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+        own[own] = (vec.flags[heads] & np.uint32(PG_ANON_EXCLUSIVE)) != 0
+        new[own] |= np.uint64(RW)
+    words[indices] = new
+    return int(np.count_nonzero(new != entries))
 
 
 def move_huge_pmd(mm: MmStruct, index: int, addr: int, target: int) -> bool:

@@ -12,6 +12,8 @@ Invariants (``mm/check_mm.py``): AnonPages counts pages with a map count, AnonHu
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,15 +28,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_huge_rmap",
+    "add_huge_rmaps",
     "add_new_huge_rmap",
     "deferred_split_folio",
     "entire_mapcount",
     "folio_put",
+    "folios_put",
     "remove_huge_rmap",
+    "remove_huge_rmaps",
     "remove_small_rmap",
     "remove_small_rmaps",
 ]
 
+#: From so many huge pages on doing all at once is faster.
+FEW_HUGE = 4
 _TAIL_FLAGS = PG_ANON | PG_SWAPBACKED | PG_UPTODATE
 _OFFSETS = np.arange(HPAGE_PMD_NR, dtype=np.uint64)
 
@@ -70,6 +77,27 @@ def add_huge_rmap(ctx: MmContext, head: int) -> None:
     pages.refcount[head] += 1
 
 
+def add_huge_rmaps(ctx: MmContext, heads: npt.NDArray[np.int64]) -> None:
+    """The same for one huge leaf more of each of many pages (int64[n], ascending)."""
+    vec = ctx.pages.vec
+    for _, _, counts in _mapcounts(ctx, heads):
+        counts += 1
+    vec.private[heads + 1] += np.uint64(1)
+    vec.refcount[heads] += 1
+
+
+def _mapcounts(ctx: MmContext, heads: npt.NDArray[np.int64]) -> Iterator[tuple[int, int, npt.NDArray[np.int32]]]:
+    """The map counts of the huge pages ``heads`` (ascending), page after page: for each run ``heads[first:last]`` that
+    lies in one piece, first, last, and a view of int32[last - first, 512].
+    """
+    pages = ctx.pages
+    rows = heads >> HPAGE_PMD_ORDER
+    counts = pages.vec.mapcount[: pages.nr_pages >> HPAGE_PMD_ORDER << HPAGE_PMD_ORDER].reshape(-1, HPAGE_PMD_NR)
+    for first, last in pairwise([0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]):
+        at = int(rows[first])
+        yield first, last, counts[at : at + last - first]
+
+
 def remove_huge_rmap(ctx: MmContext, head: int) -> None:
     """A huge leaf is gone. Its reference is the caller's to drop."""
     pages = ctx.pages
@@ -79,6 +107,24 @@ def remove_huge_rmap(ctx: MmContext, head: int) -> None:
     stat = ctx.node_stat(head)
     stat.nr_anon_pages -= gone
     if huge_leaf_gone(ctx, head) and 0 < gone < HPAGE_PMD_NR:
+        deferred_split_folio(ctx, head)
+
+
+def remove_huge_rmaps(ctx: MmContext, heads: npt.NDArray[np.int64]) -> None:
+    """The same for one huge leaf each of many pages (int64[n], ascending)."""
+    vec = ctx.pages.vec
+    gone = np.empty(len(heads), dtype=np.int64)
+    for first, last, counts in _mapcounts(ctx, heads):
+        counts -= 1
+        gone[first:last] = HPAGE_PMD_NR - np.count_nonzero(counts, axis=1)
+    left = vec.private[heads + 1] - np.uint64(1)
+    vec.private[heads + 1] = left
+    last_leaf = left == 0
+    for nid in range(len(ctx.node_stats)):
+        here = ctx.nids(heads) == nid
+        ctx.node_stats[nid].nr_anon_pages -= int(gone[here].sum())
+        ctx.node_stats[nid].nr_anon_transparent_hugepages -= int(np.count_nonzero(last_leaf & here))
+    for head in heads[last_leaf & (gone > 0) & (gone < HPAGE_PMD_NR)].tolist():
         deferred_split_folio(ctx, head)
 
 
@@ -153,6 +199,28 @@ def folio_put(ctx: MmContext, head: int) -> None:
     ctx.pages.refcount[head] = left
     if not left:
         free_huge_folio(ctx, head)
+
+
+def folios_put(ctx: MmContext, heads: list[int]) -> None:
+    """Drop a reference to each of the huge pages ``heads``, all different; free those that have none left."""
+    pages, thp = ctx.pages, ctx.thp
+    if len(heads) < FEW_HUGE:
+        for head in heads:
+            folio_put(ctx, head)
+        return
+    pfns = np.sort(np.array(heads, dtype=np.int64))
+    left = pages.vec.refcount[pfns] - 1
+    pages.vec.refcount[pfns] = left
+    pfns = pfns[left == 0]
+    if not len(pfns):
+        return
+    for head in thp.deferred.keys() & pfns.tolist():
+        del thp.deferred[head]
+    thp.folios -= len(pfns)
+    pages.vec.private[pfns + 1] = 0
+    for head in pfns.tolist() if ctx.page_alloc.hw_poisoned else ():
+        pages.vec.flags[head : head + HPAGE_PMD_NR] &= np.uint32(PG_HEAD | PG_HWPOISON)
+    ctx.page_alloc.free_folios(pfns, HPAGE_PMD_ORDER)
 
 
 def free_huge_folio(ctx: MmContext, head: int) -> None:

@@ -192,7 +192,8 @@ def mappings_of(ctx: MmContext, head: int, mms: Iterable[MmStruct]) -> Iterator[
 
 
 def split_huge_page(ctx: MmContext, head: int, first: MmStruct | None = None) -> bool:
-    """Make single pages of the huge page ``head``; False if somebody besides the page tables holds it. ``first``: an
+    """Make single pages of the huge page ``head``; False if somebody besides the page tables holds it, or a
+    fault is at it right now. ``first``: an
     address space known to map it; nobody else is looked at once all entries are found.
 
     Pages that nobody maps are freed. Later kernels (post-thp-split-zeropage) also let the zero page stand for pages
@@ -205,6 +206,10 @@ def split_huge_page(ctx: MmContext, head: int, first: MmStruct | None = None) ->
         ctx.events.thp_split_page_failed += 1
         return False
     places = _places(ctx, head, held, first)
+    if any(vma.mm.page_table_lock.is_locked() for vma, _ in places):
+        # A fault on another CPU is at one of its entries. Linux waits for that, or finds the folio locked.
+        ctx.events.thp_split_page_failed += 1
+        return False
     for vma, addr in places:
         index = huge_leaf(vma.mm, max(addr, vma.start))
         if index and (ctx.ram.q[index] & PFN_MASK) >> 12 == head:

@@ -10,13 +10,14 @@ import errno
 from contextlib import suppress
 
 import numpy as np
+import numpy.typing as npt
 
 from memtwin.abi.mman import PROT_EXEC, PROT_GROWSDOWN, PROT_GROWSUP, PROT_READ, PROT_SEM, PROT_WRITE
 from memtwin.hw.paging import NX, PFN_MASK, PKEY_MASK, PRESENT, PROT_NONE, RW, SPECIAL, USER
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.mm.gup import populate_vma_page_range
-from memtwin.mm.huge_mm import HPAGE_PMD_NR
-from memtwin.mm.huge_range import change_huge_pmd
+from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER
+from memtwin.mm.huge_range import change_huge_pmd, change_huge_pmds
 from memtwin.mm.huge_split import vma_adjust_trans_huge
 from memtwin.mm.mm_types import (
     VM_ACCESS_FLAGS,
@@ -152,7 +153,7 @@ def change_protection(mm: MmStruct, vma: VmArea, start: int, end: int) -> None:
     """Rewrite the entries of [start, end) for the protection of ``vma`` and flush."""
     vma_adjust_trans_huge(mm, start, end)
     change = _ChangeProtection(mm, vma)
-    mm.ctx.pt.walk_range(mm, start, end, change)
+    mm.ctx.pt.walk_range(mm, start, end, change, change.huge_leaves)
     if change.changed:
         mm.ctx.work.ptes += change.changed
         mm.tlb.flush(change.changed)
@@ -218,3 +219,12 @@ class _ChangeProtection:
         """A huge leaf, wholly in the range."""
         if change_huge_pmd(self._mm, index, self._prot, _PROT_BITS, self._upgrade):
             self.changed += HPAGE_PMD_NR
+
+    def huge_leaves(self, indices: npt.NDArray[np.int64], addrs: npt.NDArray[np.int64]) -> None:
+        """Several huge leaves (HugeLeaves)."""
+        if self._executable:
+            for index, addr in zip(indices.tolist(), addrs.tolist(), strict=True):
+                self.huge(index, HPAGE_PMD_ORDER, addr)
+            return
+        changed = change_huge_pmds(self._mm, indices, self._prot, _PROT_BITS, self._upgrade)
+        self.changed += changed * HPAGE_PMD_NR

@@ -16,6 +16,7 @@ zones, free lists, per-CPU lists, slow path and checks have files of their own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -601,6 +602,38 @@ class PageAllocator:
             if stop > begin:
                 self._free_sorted(zone, pfns[begin:stop])
                 begin = stop
+
+    def free_folios(self, heads: Pfns, order: int) -> None:
+        """Free folios of ``order`` (int64[n] of their heads, any order, no repeats) whose last references are gone:
+        mapcounts 0, no PG_* flags but PG_HEAD and PG_HWPOISON. Like :meth:`free_bulk` they go to the zones' lists.
+
+        Raises InvariantBroken for a folio that is still in use.
+        """
+        if self.hw_poisoned or self.trace.mm_page_free is not None:
+            for head in heads.tolist():
+                self.free_pages(head, order)
+            return
+        vec, size = self.pages.vec, 1 << order
+        cuts = (np.flatnonzero(np.diff(heads) != size) + 1).tolist()
+        for first, last in pairwise([0, *cuts, len(heads)]):
+            count = last - first << order
+            begin = int(heads[first])
+            where = slice(begin, begin + count)
+            if vec.mapcount[where].any() or (vec.refcount[where] > 1).any() or (vec.comp_order[where] != order).any():
+                raise InvariantBroken(f"folios from {begin:#x} on are freed in use, or with another order")
+            vec.flags[where] = 0
+            vec.refcount[where] = 0
+            vec.mapping[where] = 0
+            vec.comp_order[where] = 0
+            self.compound_pages -= count
+            self.events.pgfree += count
+            self.work.locks += 1
+            while count:
+                zone = self.zone_of(begin)
+                inside = min(count, zone.end - begin)
+                zone.free_run(begin, inside)
+                begin += inside
+                count -= inside
 
     def _free_sorted(self, zone: Zone, pfns: Pfns) -> None:
         self.work.locks += 1

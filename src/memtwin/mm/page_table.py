@@ -17,6 +17,7 @@ on single words (below about 40 entries that is faster than NumPy, measured), ``
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Final, Protocol
 
 import numpy as np
@@ -32,11 +33,13 @@ from memtwin.mm.page import PG_TABLE, PageArrays
 from memtwin.mm.page_alloc import PageAllocator
 from memtwin.mm.vmstat import NodeStat
 
-__all__ = ["HUGE_LEAF", "LeafRows", "PageTables", "RangeOp"]
+__all__ = ["HUGE_LEAF", "HugeLeaves", "LeafRows", "PageTables", "RangeOp"]
 
 GFP_PGTABLE: Final = GFP_KERNEL_ACCOUNT | ZERO
 #: Up to this many entries scalar code is faster than NumPy (measured crossover 32-64).
 FEW: Final = 40
+#: From so many huge leaves on doing all at once is faster.
+FEW_HUGE: Final = 4
 #: Tables gathered at once: 128 rows are 512 KiB of entries. From 1 MiB on NumPy's temporary arrays come from the host
 #: anew each time, which costs more than what is done to them (measured: 32 to 128 rows alike, 256 half as fast).
 BATCH_ROWS: Final = 128
@@ -88,6 +91,11 @@ class RangeOp(Protocol):
 
     def huge(self, index: int, order: int, addr: int) -> None:
         """The leaf ``ram.q[index]`` maps ``4096 << order`` bytes at ``addr``; it may reach beyond the range."""
+
+
+#: What is done to several huge leaves of one middle table at once: their indices in ``ram.q`` and their addresses,
+#: int64[n] each, ascending.
+HugeLeaves = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], None]
 
 
 class PageTables:
@@ -224,10 +232,37 @@ class PageTables:
             mm.pgtables_bytes += 4096
         return table
 
+    def pte_alloc_bulk(self, mm: MmStruct, count: int) -> list[int]:
+        """Tables for as many huge leaves to come; fewer without memory."""
+        pfns = self._alloc.alloc_bulk(GFP_PGTABLE, count)
+        tables: list[int] = pfns.tolist()
+        if tables:
+            self._pages.vec.flags[pfns] |= np.uint32(PG_TABLE)
+            self._count_tables(tables, 1)
+            mm.pgtables_bytes += 4096 * len(tables)
+        return tables
+
+    def _count_tables(self, tables: list[int], sign: int) -> None:
+        if len(self._node_stats) == 1:
+            self._node_stats[0].nr_page_table_pages += sign * len(tables)
+            return
+        for table in tables:
+            self._node_stats[self._pfn_to_nid(table)].nr_page_table_pages += sign
+
     def pte_free(self, mm: MmStruct, table: int) -> None:
         """Free an empty last-level table that is in no entry."""
         mm.pgtables_bytes -= 4096
         self._table_free(table)
+
+    def pte_free_bulk(self, mm: MmStruct, tables: list[int]) -> None:
+        """The same for many."""
+        vec = self._pages.vec
+        pfns = np.array(tables, dtype=np.int64)
+        vec.flags[pfns] &= np.uint32(~PG_TABLE & 0xFFFFFFFF)
+        vec.private[pfns] = 0
+        self._count_tables(tables, -1)
+        mm.pgtables_bytes -= 4096 * len(tables)
+        self._alloc.free_bulk(pfns)
 
     def set_huge(self, mm: MmStruct, addr: int, index: int, entry: int, table: int) -> None:
         """Let the empty entry ``index`` be the huge leaf ``entry`` for ``addr``, with ``table`` in reserve."""
@@ -235,11 +270,33 @@ class PageTables:
         self._pages.private[index >> 9] += 1
         mm.deposits[addr >> PMD_SHIFT] = table
 
+    def set_huge_leaves(
+        self,
+        mm: MmStruct,
+        addrs: npt.NDArray[np.int64],
+        indices: npt.NDArray[np.int64],
+        entries: npt.NDArray[np.uint64],
+        tables: list[int],
+    ) -> None:
+        """The same for many huge leaves of one middle table."""
+        self._ram.words[indices] = entries
+        self._pages.private[int(indices[0]) >> 9] += len(indices)
+        mm.deposits.update(zip((addrs >> PMD_SHIFT).tolist(), tables, strict=True))
+
     def clear_huge(self, mm: MmStruct, addr: int, index: int) -> int:
         """Empty the entry of a huge leaf; the frame of the table in reserve."""
         self._q[index] = 0
         self._pages.private[index >> 9] -= 1
         return mm.deposits.pop(addr >> PMD_SHIFT)
+
+    def clear_huge_leaves(
+        self, mm: MmStruct, indices: npt.NDArray[np.int64], addrs: npt.NDArray[np.int64]
+    ) -> list[int]:
+        """The same for many huge leaves of one middle table (see HugeLeaves)."""
+        self._ram.words[indices] = 0
+        self._pages.private[int(indices[0]) >> 9] -= len(indices)
+        pop = mm.deposits.pop
+        return [pop(slot) for slot in (addrs >> PMD_SHIFT).tolist()]
 
     def pte_alloc_range(self, mm: MmStruct, start: int, end: int) -> bool:
         """Have last-level tables for all of [start, end) but where huge leaves are; False without memory (what was
@@ -272,9 +329,11 @@ class PageTables:
 
     # -- ranges ---------------------------------------------------------------------------------------------------
 
-    def walk_range(self, mm: MmStruct, start: int, end: int, op: RangeOp) -> None:
+    def walk_range(
+        self, mm: MmStruct, start: int, end: int, op: RangeOp, huge_leaves: HugeLeaves | None = None
+    ) -> None:
         """Apply ``op`` to every leaf table and huge leaf of [start, end), ascending; places without tables are
-        skipped.
+        skipped. ``huge_leaves`` is called instead of ``op.huge`` where several huge leaves of 2 MiB follow each other.
         """
         first_table, last_table = start >> PMD_SHIFT, (end - 1) >> PMD_SHIFT
         if first_table == last_table:
@@ -286,10 +345,10 @@ class PageTables:
         addr = start
         while addr < end:
             stop = min((addr >> PUD_SHIFT) + 1 << PUD_SHIFT, end)
-            self._walk_pud(mm, addr, stop, op)
+            self._walk_pud(mm, addr, stop, op, huge_leaves)
             addr = stop
 
-    def _walk_pud(self, mm: MmStruct, start: int, end: int, op: RangeOp) -> None:
+    def _walk_pud(self, mm: MmStruct, start: int, end: int, op: RangeOp, huge_leaves: HugeLeaves | None) -> None:
         """[start, end) lies in one GiB: one middle table, whose entries are read in one slice."""
         q = self._q
         entry = q[(mm.pgd << 9) + (start >> PGD_SHIFT & _LAST)]
@@ -309,16 +368,24 @@ class PageTables:
         addr0 = start >> PMD_SHIFT << PMD_SHIFT
         present = np.flatnonzero(entries & np.uint64(PRESENT | PROT_NONE))
         is_huge = (entries[present] & np.uint64(PSE)) != 0
-        first = 0
-        if is_huge.any():
-            for i in np.flatnonzero(is_huge).tolist():
-                if i > first:
-                    self._rows(start, end, addr0, present[first:i], entries, op)
-                at = int(present[i])
-                op.huge(middle + lo + at, 9, addr0 + (at << PMD_SHIFT))
-                first = i + 1
-            present = present[first:]
-        self._rows(start, end, addr0, present, entries, op)
+        if not is_huge.any():
+            self._rows(start, end, addr0, present, entries, op)
+            return
+        edges = [0, *(np.flatnonzero(np.diff(is_huge)) + 1).tolist(), len(present)]
+        for first, last in pairwise(edges):
+            run = present[first:last]
+            if not is_huge[first]:
+                self._rows(start, end, addr0, run, entries, op)
+            elif huge_leaves is not None and len(run) >= FEW_HUGE and ((entries[run] & np.uint64(PSE)) != 0).all():
+                places = run.astype(np.int64)
+                huge_leaves(middle + lo + places, addr0 + (places << PMD_SHIFT))
+            else:
+                for i in range(first, last):
+                    at = int(present[i])
+                    if int(entries[at]) & PSE:
+                        op.huge(middle + lo + at, 9, addr0 + (at << PMD_SHIFT))
+                    else:  # it was split meanwhile
+                        self._rows(start, end, addr0, present[i : i + 1], entries, op)
 
     def _rows(
         self,
@@ -329,22 +396,34 @@ class PageTables:
         entries: npt.NDArray[np.uint64],
         op: RangeOp,
     ) -> None:
-        table = ((entries[present] & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
+        """``present`` counts the ``entries`` that point to tables. They are looked at again right before each use: an
+        ``op`` that waits, as populating does, may find tables gone that were there when it began.
+        """
         addr = addr0 + (present.astype(np.int64) << PMD_SHIFT)
-        first, last = 0, len(table)
+        first, last = 0, len(present)
         if last and start > addr[0]:
-            self._partial(int(table[0]), int(addr[0]), start, min(end, int(addr[0]) + (1 << PMD_SHIFT)), op)
+            stop = min(end, int(addr[0]) + (1 << PMD_SHIFT))
+            self._partial(int(entries[present[0]]), int(addr[0]), start, stop, op)
             first = 1
         tail = last > first and end < addr[last - 1] + (1 << PMD_SHIFT)
         if tail:
             last -= 1
         for i in range(first, last, BATCH_ROWS):
-            stop = min(i + BATCH_ROWS, last)
-            op.rows(LeafRows(self._ram, addr[i:stop], table[i:stop]))
+            rows = slice(i, min(i + BATCH_ROWS, last))
+            table, at = entries[present[rows]], addr[rows]
+            there = table & np.uint64(PRESENT | PSE) == np.uint64(PRESENT)
+            if not there.all():
+                table, at = table[there], at[there]
+                if not len(at):
+                    continue
+            op.rows(LeafRows(self._ram, at, ((table & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)))
         if tail:
-            self._partial(int(table[last]), int(addr[last]), int(addr[last]), end, op)
+            self._partial(int(entries[present[last]]), int(addr[last]), int(addr[last]), end, op)
 
-    def _partial(self, table: int, row_addr: int, start: int, end: int, op: RangeOp) -> None:
+    def _partial(self, entry: int, row_addr: int, start: int, end: int, op: RangeOp) -> None:
+        if entry & (PRESENT | PSE) != PRESENT:
+            return
+        table = (entry & PFN_MASK) >> 12
         lo, hi = (start - row_addr) >> 12, (end - row_addr) >> 12
         if hi - lo <= FEW:
             op.few((table << 9) + lo, hi - lo, start)

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from memtwin.hw.paging import ACCESSED, DIRTY, GUARD_ENTRY, MAPPED, NX, PFN_MASK, SPECIAL
 from memtwin.mm.huge_mm import HPAGE_PMD_NR
-from memtwin.mm.huge_range import zap_huge_pmd
-from memtwin.mm.huge_rmap import folio_put, free_huge_folio, remove_small_rmap, remove_small_rmaps
+from memtwin.mm.huge_range import zap_huge_pmd, zap_huge_pmds
+from memtwin.mm.huge_rmap import folios_put, free_huge_folio, remove_small_rmap, remove_small_rmaps
 from memtwin.mm.huge_split import vma_adjust_trans_huge
 from memtwin.mm.mm_types import VM_RAND_READ, VM_SEQ_READ, MmStruct, VmArea
 from memtwin.mm.page import PG_ANON, PG_DIRTY, mark_page_accessed
@@ -222,6 +222,11 @@ class ZapOp:
             self._held.append(head)
         self.cleared += HPAGE_PMD_NR
 
+    def huge_leaves(self, indices: npt.NDArray[np.int64], addrs: npt.NDArray[np.int64]) -> None:
+        """Several huge leaves (HugeLeaves), wholly in the range."""
+        self._held += zap_huge_pmds(self._mm, indices, addrs)
+        self.cleared += HPAGE_PMD_NR * len(indices)
+
     def flush(self) -> None:
         """Have the CPUs forget what was cleared."""
         self._mm.tlb.flush(self.cleared)
@@ -235,8 +240,7 @@ class ZapOp:
             pages.mapping[pfn] = 0
             ctx.page_alloc.free_pages(pfn)
         self._freed.clear()
-        for head in self._held:
-            folio_put(ctx, head)
+        folios_put(ctx, self._held)
         self._held.clear()
         for head in self._huge:
             free_huge_folio(ctx, head)
@@ -266,7 +270,7 @@ def zap_page_range(
 def _zap(mm: MmStruct, start: int, end: int, zap: ZapOp) -> None:
     """What is done under the lock."""
     vma_adjust_trans_huge(mm, start, end)
-    mm.ctx.pt.walk_range(mm, start, end, zap)
+    mm.ctx.pt.walk_range(mm, start, end, zap, zap.huge_leaves)
     if zap.cleared:
         mm.ctx.work.ptes += zap.cleared
         zap.flush()

@@ -71,7 +71,9 @@ def clear_refs(mm: MmStruct, number: int) -> None:
         if vma.flags & VM_PFNMAP:
             continue
         if number == CLEAR_REFS_ALL or (number == CLEAR_REFS_MAPPED) == (vma.file is not None):
+            mm.page_table_lock.lock()
             mm.ctx.pt.walk_range(mm, vma.start, vma.end, op)
+            mm.page_table_lock.unlock()
     if op.cleared:
         mm.tlb.flush(op.cleared)
         mm.ctx.work.ptes += op.cleared

@@ -206,7 +206,8 @@ def _done(task: FaultingTask, mm: MmStruct, addr: int, error_code: int, flags: i
         if not error_code & PF_USER:
             return SignalInfo(SIGSEGV, SEGV_MAPERR, addr)  # the system call says EFAULT
         # Linux has nothing better either: the allocator killed somebody else, or will when the access is made again.
-        ctx.printk("Huh VM_FAULT_OOM leaked out to the #PF handler. Retrying PF")
+        if ctx.pagefault_oom_rs.allows(ctx.sched.clock.now):
+            ctx.printk("Huh VM_FAULT_OOM leaked out to the #PF handler. Retrying PF")
         return None
     if result & VM_FAULT_SIGSEGV:
         ctx.fault_stats.sigsegv += 1
