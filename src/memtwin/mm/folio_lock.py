@@ -24,13 +24,14 @@ __all__ = ["FolioLocks"]
 class FolioLocks:
     """The folio locks of one machine; a folio is named by its head pfn."""
 
-    __slots__ = ("_dep", "_flags", "_queues", "_sched")
+    __slots__ = ("_dep", "_flags", "_queues", "_sched", "_waiters")
 
     def __init__(self, sched: Scheduler, pages: PageArrays) -> None:
         self._sched = sched
         self._flags = pages.flags
         self._dep: Lockdep | None = sched.lockdep
         self._queues: dict[int, WaitQueue] = {}
+        self._waiters: dict[int, int] = {}  #: how many tasks use each queue: asleep, or on their way there or back
 
     def trylock(self, folio: int) -> bool:
         """Take it if it is free."""
@@ -60,8 +61,12 @@ class FolioLocks:
             hook("folio_lock")
         if self._take(folio):
             return True
-        if self._queue(folio).wait_event(lambda: self._take(folio), state=state, exclusive=True):
-            return True
+        queue = self._enter_queue(folio)
+        try:
+            if queue.wait_event(lambda: self._take(folio), state=state, exclusive=True):
+                return True
+        finally:
+            self._leave_queue(folio)
         if self._dep is not None:
             self._dep.release(folio, "folio_lock")
         return False
@@ -71,7 +76,11 @@ class FolioLocks:
         flags = self._flags
         if not flags[folio] & PG_LOCKED:
             return True
-        return bool(self._queue(folio).wait_event(lambda: not flags[folio] & PG_LOCKED, state=KILLABLE))
+        queue = self._enter_queue(folio)
+        try:
+            return bool(queue.wait_event(lambda: not flags[folio] & PG_LOCKED, state=KILLABLE))
+        finally:
+            self._leave_queue(folio)
 
     def _take(self, folio: int) -> bool:
         if self._flags[folio] & PG_LOCKED:
@@ -79,11 +88,20 @@ class FolioLocks:
         self._flags[folio] |= PG_LOCKED
         return True
 
-    def _queue(self, folio: int) -> WaitQueue:
+    def _enter_queue(self, folio: int) -> WaitQueue:
+        """The queue of the folio, which stays until the last who entered it has left."""
         queue = self._queues.get(folio)
         if queue is None:
             queue = self._queues[folio] = WaitQueue(self._sched, f"the lock of folio {folio:#x}")
+            self._waiters[folio] = 0
+        self._waiters[folio] += 1
         return queue
+
+    def _leave_queue(self, folio: int) -> None:
+        left = self._waiters[folio] - 1
+        self._waiters[folio] = left
+        if not left:
+            del self._queues[folio], self._waiters[folio]
 
     def unlock(self, folio: int) -> None:
         """Give it up; the first who waits may have it."""
@@ -109,5 +127,3 @@ class FolioLocks:
         queue = self._queues.get(folio)
         if queue is not None:
             queue.wake_up()
-            if not queue.entries:
-                del self._queues[folio]

@@ -31,7 +31,7 @@ from memtwin.mm.mm_types import (
     MmStruct,
     VmArea,
 )
-from memtwin.mm.page import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_REFERENCED, PG_SWAPBACKED
+from memtwin.mm.page import PG_ACTIVE, PG_ANON, PG_DIRTY, PG_LOCKED, PG_REFERENCED, PG_SWAPBACKED
 from memtwin.mm.page_table import LeafRows
 from memtwin.mm.shmem import punch_hole
 from memtwin.mm.zap import ZapOp, has_recency, zap_page_range
@@ -220,10 +220,12 @@ class _Age:
 def _page_out(mm: MmStruct, start: int, end: int) -> None:
     out = _PageOut(mm)
     mm.page_table_lock.lock()
-    mm.ctx.pt.walk_range(mm, start, end, out)
-    out.flush()
-    mm.page_table_lock.unlock()
-    out.finish()
+    try:
+        mm.ctx.pt.walk_range(mm, start, end, out)
+    finally:
+        out.flush()
+        mm.page_table_lock.unlock()
+        out.finish()
 
 
 class _PageOut:
@@ -265,6 +267,9 @@ class _PageOut:
         if pages.mapcount[pfn] != 1 or pages.comp_order[pfn]:
             return
         flags = pages.flags[pfn] & ~PG_REFERENCED
+        if flags & PG_LOCKED:  # a fault or a truncation is at it
+            pages.flags[pfn] = flags
+            return
         if flags & PG_ANON:
             if not flags & (PG_SWAPBACKED | PG_DIRTY) and not entry & DIRTY and pages.refcount[pfn] == 1:
                 self._zap.few(index, 1, 0)

@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import pytest
 
 from memtwin.abi import mman
 from memtwin.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
+from memtwin.abi.signal import SIGBUS, SIGSEGV
 from memtwin.arch.x86.mm.fault import do_user_addr_fault
 from memtwin.errors import NotModelled
 from memtwin.experiments.fault_kinds import DISK, DeviceFile
 from memtwin.fs.proc.clear_refs import clear_refs
 from memtwin.hw.paging import GUARD_ENTRY, PF_USER, PF_WRITE, SWAP_ENTRY, SWAP_OFFSET_SHIFT, SWAP_TYPE_SHIFT
 from memtwin.kernel.uaccess import copy_to_user
+from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE
 from memtwin.machine import Machine
 from memtwin.mm.fault_inject import FaultInjection
 from memtwin.mm.filemap import FILE_VM_OPS, FileVmOps
 from memtwin.mm.madvise import do_madvise
 from memtwin.mm.mmap import do_mmap, do_munmap
+from memtwin.mm.mprotect import do_mprotect
+from memtwin.mm.page import PG_LOCKED
 from memtwin.mm.vm_fault import FAULT_FLAG_DEFAULT, VM_FAULT_MAJOR, VM_FAULT_OOM, VM_FAULT_RETRY, VmFault
 from memtwin.mm.vm_ops import VmOperations
 from memtwin.process import Process
@@ -235,7 +240,25 @@ def test_a_truncated_page_is_mapped_by_nobody(site: str) -> None:
             signals.append(do_user_addr_fault(process.kernel.sched.current, BASE, PF_USER | PF_WRITE))
 
         beside(process, site, 1, access, lambda: process.ftruncate(fd, 0))
-        assert not process.mm.rss and signals[0] in (None, (7, 2, BASE))
+        assert not process.mm.rss and signals[0] in (None, (SIGBUS, 2, BASE))
+        over(machine)
+
+
+def test_a_page_is_not_paged_out_under_the_fault_that_maps_it() -> None:
+    """It is mapped, and the fault has its lock still."""
+    with Machine("64M", cpus=3, lockdep=True) as machine:
+        process = machine.spawn()
+        fd = process.memfd_create("m")
+        process.ftruncate(fd, 8 * PAGE)
+        process.mmap(BASE, 8 * PAGE, RW, MAP_SHARED | MAP_FIXED, fd)
+
+        def page_out() -> None:
+            do_madvise(process.mm, BASE, PAGE, mman.MADV_PAGEOUT)
+
+        order = beside(process, UNLOCK, 2, lambda: fault(process, BASE, False), page_out)
+        assert order == ["second", "first"] and process.mm.rss == 1
+        process.madvise(BASE, PAGE, mman.MADV_PAGEOUT)
+        assert not process.mm.rss
         over(machine)
 
 
@@ -371,7 +394,8 @@ def interleaved(mode: str, kernel: str, seed: int, steps: int = 120) -> None:
             low = addr - 3 * PAGE if addr > BASE and advice != mman.MADV_DONTNEED else addr
             do_madvise(mm, low, addr + HUGE - low, advice)
         else:
-            advice = (mman.MADV_DONTNEED, mman.MADV_DONTNEED, mman.MADV_FREE, mman.MADV_COLD, mman.MADV_PAGEOUT)
+            last = mman.MADV_PAGEOUT if mode == "small" else mman.MADV_DONTNEED  # of a huge page it is not modelled
+            advice = (mman.MADV_DONTNEED, mman.MADV_DONTNEED, mman.MADV_FREE, mman.MADV_COLD, last)
             do_madvise(mm, addr, HUGE if mode == "small" else rng.choice((HUGE, 2 * PAGE)), rng.choice(advice))
 
     def changes() -> None:
@@ -406,6 +430,96 @@ def test_faults_beside_those_who_take_pages_away(mode: str, kernel: str, seed: i
     if mode == "guards" and kernel == "6.7":
         return
     interleaved(mode, kernel, seed)
+
+
+@pytest.mark.parametrize("kernel", ["6.7", "host"])
+@pytest.mark.parametrize("seed", range(100, 108))
+def test_faults_beside_those_who_cut_their_file(kernel: str, seed: int) -> None:
+    """A memory file that is mapped shared and private becomes shorter and longer, and gets holes."""
+    pages, steps = 24, 100
+    machine = Machine("64M", cpus=3, seed=seed, lockdep=True, kernel=kernel)
+    process = machine.spawn()
+    sched, mm = machine.kernel.sched, process.mm
+    fd = process.memfd_create("m")
+    process.ftruncate(fd, pages * PAGE)
+    shared, private = BASE, BASE + HUGE
+    process.mmap(shared, pages * PAGE, RW, MAP_SHARED | MAP_FIXED, fd)
+    process.mmap(private, pages * PAGE, RW, MAP_PRIVATE | MAP_FIXED, fd)
+    mapped = mm.mm_mt.load(shared).file
+    rng = Random(seed)
+
+    def faults() -> None:
+        task = sched.current
+        for _ in range(steps):
+            addr = rng.choice((shared, private)) + rng.randrange(pages) * PAGE
+            signal = do_user_addr_fault(task, addr, PF_USER | (PF_WRITE if rng.random() < 0.6 else 0))
+            assert signal is None or signal.sig in (SIGBUS, SIGSEGV)
+
+    def changes() -> None:
+        advice = (mman.MADV_REMOVE, mman.MADV_DONTNEED, mman.MADV_PAGEOUT, mman.MADV_COLD)
+        for _ in range(steps):
+            start, length = rng.randrange(20) * PAGE, rng.randrange(1, 4) * PAGE
+            what = rng.randrange(6)
+            if what == 0:
+                mapped.inode.truncate(rng.randrange(pages * PAGE))
+            elif what == 1:
+                mapped.inode.truncate(pages * PAGE)
+            elif what == 2:
+                mapped.inode.write(b"x" * 5000, start + 123)
+            elif what == 3:
+                do_mprotect(mm, rng.choice((shared, private)) + start, length, rng.choice((RW, PROT_READ)))
+            elif what == 4:
+                do_madvise(mm, private + start, length, mman.MADV_DONTNEED)
+            else:
+                do_madvise(mm, shared + start, length, rng.choice(advice))
+
+    def switch(site: str) -> None:
+        if rng.random() < 0.3:
+            sched.preempt()
+
+    sched.hook = switch
+    threads = [sched.spawn(body, "thread", mm=mm) for body in (faults, faults, changes, changes)]
+    for thread in threads:
+        sched.run(thread)
+    sched.hook = None
+    machine.check()
+    assert all(index << 12 < mapped.inode.size for index in mapped.mapping.folios)
+    process.exit()
+    machine.kernel.check_no_leak()
+    machine.close()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nobody_sleeps_for_a_folio_lock_that_is_free(seed: int) -> None:
+    with Machine("64M", cpus=4, seed=seed, lockdep=True) as machine:
+        sched, ctx = machine.kernel.sched, machine.kernel.mm_ctx
+        rng = Random(seed)
+        inside: list[int] = []
+        folio = ctx.page_alloc.alloc_pages(GFP_HIGHUSER_MOVABLE)
+
+        def user(number: int) -> None:
+            for _ in range(60):
+                if rng.random() < 0.3:
+                    assert ctx.folio_locks.wait_locked_killable(folio)
+                    continue
+                ctx.folio_locks.lock(folio)
+                inside.append(number)
+                sched.preempt()
+                assert inside == [number]
+                inside.clear()
+                ctx.folio_locks.unlock(folio)
+
+        def switch(site: str) -> None:
+            if rng.random() < 0.4:
+                sched.preempt()
+
+        tasks = [sched.spawn(partial(user, i), f"user {i}") for i in range(4)]
+        sched.hook = switch
+        for task in tasks:
+            sched.run(task)
+        sched.hook = None
+        assert not ctx.pages.flags[folio] & PG_LOCKED
+        ctx.page_alloc.put_page(folio)
 
 
 # -- guards ------------------------------------------------------------------------------------------------------------
@@ -483,6 +597,21 @@ def test_what_is_not_modelled_leaves_no_lock_behind(how: str) -> None:
         assert not process.mm.mmap_lock.is_locked() and not (vma.vm_lock is not None and vma.vm_lock.is_locked())
         process.munmap(BASE, 4 * PAGE)
         machine.check()
+        over(machine)
+
+
+def test_paging_out_what_is_not_modelled_leaves_no_lock_behind() -> None:
+    machine, process = _huge("host")
+    with machine:
+        process.madvise(BASE, HUGE, mman.MADV_FREE)
+        process.mmap(BASE - 4 * PAGE, 4 * PAGE, RW, ANON)
+        process.write(BASE - PAGE, b"x")
+        process.madvise(BASE - PAGE, PAGE, mman.MADV_FREE)
+        with pytest.raises(NotModelled, match="MADV_PAGEOUT"):
+            process.madvise(BASE - 4 * PAGE, HUGE + 4 * PAGE, mman.MADV_PAGEOUT)
+        assert not process.mm.page_table_lock.is_locked()
+        machine.check()
+        assert process.read(BASE - PAGE, 1) == b"\0"  # it was given up before
         over(machine)
 
 
