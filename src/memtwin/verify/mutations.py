@@ -18,6 +18,7 @@ from types import CodeType, FunctionType
 
 from memtwin import compiled
 from memtwin.errors import BadInput
+from memtwin.verify.mutations_huge import HUGE
 from memtwin.verify.mutations_pages import PAGES
 
 __all__ = ["MUTATIONS", "Mutation", "lookup", "planted"]
@@ -390,7 +391,7 @@ MUTATIONS = (
         "if not",
         ("fork",),
     ),
-    *(Mutation(*row) for row in PAGES),
+    *(Mutation(*row) for row in (*PAGES, *HUGE)),
 )
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PAGES"]
+__all__ = ["PAGES", "Row"]
 
 _FAULT = ("fault",)
 _ADVICE = ("madvise",)
