@@ -95,3 +95,15 @@ class Ram:
         dst = dst_pfn << PAGE_SHIFT
         src = src_pfn << PAGE_SHIFT
         self.mem[dst : dst + PAGE_SIZE] = self.mem[src : src + PAGE_SIZE]
+
+    def copy_onto_zeroes(self, dst_pfn: int, src_pfn: int) -> bool:
+        """The same where ``dst_pfn`` is known to hold only zeroes. Zeroes are not written again, so that the host need
+        not find memory for them, which costs more than all else; whether anything was written.
+        """
+        src = src_pfn << PAGE_SHIFT
+        data = self.mem[src : src + PAGE_SIZE].tobytes()
+        if data == _ZERO:
+            return False
+        dst = dst_pfn << PAGE_SHIFT
+        self.mem[dst : dst + PAGE_SIZE] = data
+        return True

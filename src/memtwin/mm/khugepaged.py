@@ -246,8 +246,8 @@ def _replace(mm: MmStruct, vma: VmArea, addr: int, table: int, head: int) -> Zap
     entries = ctx.ram.frames[table].tolist()
     for i, entry in enumerate(entries):
         if entry & (PRESENT | PROT_NONE) and not entry & SPECIAL:
-            ctx.ram.copy(head + i, (entry & PFN_MASK) >> 12)
-            ctx.pages.nonzero[head + i] = 1
+            if ctx.ram.copy_onto_zeroes(head + i, (entry & PFN_MASK) >> 12):
+                ctx.pages.nonzero[head + i] = 1
             ctx.work.pages_copied += 1
     zap = ZapOp(mm)
     zap.rows(LeafRows(ctx.ram, np.array([addr]), np.array([table]), 0, ENTRIES))

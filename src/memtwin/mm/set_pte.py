@@ -44,7 +44,10 @@ def pte_lock(mm: MmStruct, addr: int, index: int) -> bool:
 
 def alloc_anon_folio(mm: MmStruct, gfp: int) -> int:
     """A page for anonymous memory of ``mm``, charged to its control group; its frame, or 0 without memory."""
-    pfn = mm.ctx.page_alloc.alloc_pages(gfp)
+    ctx = mm.ctx
+    pfn = ctx.page_alloc.alloc_pages(gfp)
+    if ctx.mem_cgroup_charge is None:
+        return pfn
     return pfn if pfn and charge_anon_folio(mm, pfn, gfp) else 0
 
 

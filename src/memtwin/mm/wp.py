@@ -71,7 +71,8 @@ def do_wp_page(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int, fla
         ptl.unlock()
         return vmf_retry(VmFault(mm, vma, addr, flags), FaultLock.ANON_VMA)
     if counted:
-        ctx.pages.refcount[ctx.pages.head(pfn)] += 1
+        pages = ctx.pages
+        pages.refcount[pages.head(pfn) if pages.comp_order[pfn] else pfn] += 1
     ptl.unlock()
     return _wp_page_copy(mm, vma, addr, index, entry, flags)
 
@@ -89,9 +90,12 @@ def may_reuse(ctx: MmContext, vma: VmArea, page: int) -> bool:
     """Whether a write to the anonymous ``page`` need not copy it; the page is exclusive then. Needs
     ``page_table_lock``.
     """
-    flags = ctx.pages.flags
+    pages = ctx.pages
+    flags = pages.flags
     if flags[page] & PG_ANON_EXCLUSIVE:
         return True
+    if pages.refcount[page] > 1 and not pages.comp_order[page]:
+        return False  # as after a fork: the next question would say so too
     if not wp_can_reuse_anon_folio(ctx, vma, page):
         return False
     if ctx.exclusive_out_of_move or ctx.pages.comp_order[page]:
@@ -139,11 +143,14 @@ def _wp_page_copy(mm: MmStruct, vma: VmArea, addr: int, index: int, entry: int, 
             folio_put(ctx, ctx.pages.head(old))
         return result
     if old != ctx.zero_pfn:
-        ctx.ram.copy(pfn, old)
-        ctx.pages.nonzero[pfn] = 1
+        nonzero = ctx.pages.nonzero
+        if nonzero[pfn]:
+            ctx.ram.copy(pfn, old)
+        elif ctx.ram.copy_onto_zeroes(pfn, old):
+            nonzero[pfn] = 1
         ctx.work.pages_copied += 1
     there = pte_lock(mm, addr, index)
-    if not there or ctx.ram.q[index] & ~(ACCESSED | DIRTY) != entry & ~(ACCESSED | DIRTY):
+    if not there or (ctx.ram.q[index] ^ entry) & ~(ACCESSED | DIRTY):
         if there:
             mm.page_table_lock.unlock()
         ctx.page_alloc.free_pages(pfn)

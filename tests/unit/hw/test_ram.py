@@ -32,6 +32,14 @@ def test_zero_and_copy():
     assert [bool(ram.frames[i].any()) for i in range(4)] == [True, False, True, False]
 
 
+def test_only_what_is_not_zero_is_copied_onto_zeroes():
+    ram = Ram(4 * PAGE_SIZE)
+    ram.frames[1, 511] = 5
+    assert ram.copy_onto_zeroes(3, 1)
+    assert not ram.copy_onto_zeroes(2, 0)
+    assert [int(ram.frames[i].sum()) for i in range(4)] == [0, 5, 0, 5]
+
+
 @pytest.mark.parametrize("pfns", [[], [3], [0, 1, 2, 3, 4], [9, 1, 8, 7, 2, 6, 30], [*range(40, 50), 60, 62]])
 def test_zero_bulk_zeroes_exactly_the_named_frames(pfns):
     ram = Ram(64 * PAGE_SIZE)

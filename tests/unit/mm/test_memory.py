@@ -98,6 +98,35 @@ def test_dirty_pages_are_zeroed_before_somebody_else_gets_them(machine):
     assert b_process.read(c, size) == bytes(size)
 
 
+def test_a_copy_of_zeroes_is_zero_whatever_the_frame_held(p):
+    """Pages that were only touched are copied, onto frames that others wrote, and onto frames that nobody did."""
+    kernel, n = p.kernel, 40
+    used = p.mmap(0, n * PAGE)
+    p.write(used, b"x" * n * PAGE)
+    a = p.mmap(0, 3 * n * PAGE)
+    for addr in range(a, a + 3 * n * PAGE, PAGE):
+        p.touch(addr, True)
+    p.write(a + 5 * PAGE, b"five")
+    p.munmap(used, n * PAGE)
+    child = p.fork()
+    copied = kernel.work.pages_copied
+    frames = set()
+    for addr in range(a, a + 3 * n * PAGE, PAGE):
+        child.touch(addr, True)
+        index, _ = kernel.pt.lookup(child.mm, addr)
+        frames.add(kernel.ram.q[index] >> 12 & (1 << 40) - 1)
+        kernel.check()
+    assert kernel.work.pages_copied - copied == len(frames) == 3 * n
+    assert {kernel.pages.nonzero[pfn] for pfn in frames} == {0, 1}
+    assert child.read(a, 3 * n * PAGE) == bytes(5 * PAGE) + b"five" + bytes((3 * n - 5) * PAGE - 4)
+    child.write(a + PAGE, b"child")
+    assert p.read(a, 3 * n * PAGE) == bytes(5 * PAGE) + b"five" + bytes((3 * n - 5) * PAGE - 4)
+    child.exit()
+    again = p.mmap(0, 4 * n * PAGE)
+    p.populate(again, 4 * n * PAGE)
+    assert p.read(again, 4 * n * PAGE) == bytes(4 * n * PAGE)
+
+
 def test_never_written_frames_are_not_zeroed_twice(machine):
     """The known-zero bit: untouched frames carry no mark, written ones do once they are unmapped."""
     p = machine.spawn()
