@@ -25,6 +25,7 @@ from memtwin.verify.profiles import profile
 from memtwin.verify.twin import words_of
 
 PROGRAMS = 300
+HUGE_PROGRAMS = 6
 PROFILES = ("vma", "mremap", "mlock", "fork", "fault", "madvise")
 #: Operations whose refused split says "try again", and mlock's populating.
 EAGAIN_TOO = frozenset(("madvise", "process_madvise", "mlock", "mlock2", "mlockall"))
@@ -114,6 +115,22 @@ def test_every_allocation_of_random_programs_may_fail(chunk):
             for nth in range(1, points + 1):
                 run(machine, lines, nth, wanted)
     assert total > PROGRAMS // 10 * 5
+
+
+@pytest.mark.slow
+def test_every_allocation_of_programs_on_huge_pages_may_fail():
+    """As above, on an area with huge pages; a huge page that is not to be had is small ones, and says nothing."""
+    thp = profile("thp")
+    total = 0
+    for number in range(HUGE_PROGRAMS):
+        lines = program(replace(thp, length=(3, 5), dump="maps"), 0, number)
+        lines = [line for line in lines if line != "@* dump"]
+        with Machine("64M", kernel=("6.7", "6.18")[number % 2]) as machine:
+            wanted, points = run(machine, lines, 0)
+            total += points
+            for nth in range(1, points + 1):
+                run(machine, lines, nth, wanted)
+    assert total > HUGE_PROGRAMS * 5
 
 
 def test_a_move_whose_source_can_not_be_split_leaves_it_beside_its_copy():
