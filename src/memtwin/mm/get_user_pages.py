@@ -111,7 +111,14 @@ def get_user_pages(mm: MmStruct, start: int, nr: int, flags: int, pages: list[in
 def get_user_pages_unlocked(mm: MmStruct, start: int, nr: int, flags: int, pages: list[int] | None) -> int:
     """The same for a caller that does not hold ``mmap_lock``."""
     valid = _is_valid_gup_args(mm.ctx, pages, None, flags, FOLL_TOUCH | FOLL_UNLOCKABLE)
-    return -errno.EINVAL if valid is None else _get_user_pages_locked(mm, start, nr, pages, Locked(False), valid)
+    if valid is None:
+        return -errno.EINVAL
+    locked = Locked(False)
+    try:
+        return _get_user_pages_locked(mm, start, nr, pages, locked, valid)
+    finally:
+        if locked.held:  # something that is not modelled ended it
+            mm.mmap_lock.up_read()
 
 
 def get_user_pages_remote(

@@ -99,13 +99,22 @@ def _populate_area(mm: MmStruct, vma: VmArea, start: int, end: int, write: bool,
     filler = _Populate(mm, vma, write, start, end, hwpoison=hwpoison)
     if write and vma.vm_ops is None and not anon_vma_prepare(mm, vma):
         raise OSError(errno.ENOMEM, "populate: no memory for an anon_vma")
+    slots = range(start >> PMD_SHIFT, (end - 1 >> PMD_SHIFT) + 1)
+    fresh: list[int] = []
     try:
         if hugepage_vma_check(vma, in_pf=True):
             filler.huge_blocks(start, end)
+        fresh = [slot for slot in slots if slot not in mm.pte_tables]
         if not ctx.pt.pte_alloc_range(mm, start, end):
             raise OSError(errno.ENOMEM, "populate: no memory for page tables")
         ctx.pt.walk_range(mm, start, end, filler)
         filler.reached = end
+    except OSError:
+        # Fault by fault, tables behind the page that failed would not be there.
+        for slot in reversed(fresh):
+            if slot > filler.reached >> PMD_SHIFT and slot in mm.pte_tables:
+                ctx.pt.free_empty_tables(mm, slot << PMD_SHIFT, slot + 1 << PMD_SHIFT)
+        raise
     finally:
         if filler.reached > start:
             touch = _MarkAccessed(mm, locked=bool(vma.flags & VM_LOCKED), write=write)

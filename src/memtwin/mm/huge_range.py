@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from memtwin.hw.paging import DIRTY, NX, PFN_MASK, PMD_SHIFT, PMD_SIZE, PRESENT, PROT_NONE, PSE, RW, SPECIAL
+from memtwin.hw.paging import DIRTY, MAPPED, NX, PFN_MASK, PMD_SHIFT, PMD_SIZE, PRESENT, PROT_NONE, PSE, RW, SPECIAL
 from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER
 from memtwin.mm.huge_rmap import add_huge_rmap, add_huge_rmaps, remove_huge_rmap, remove_huge_rmaps
 from memtwin.mm.huge_split import huge_leaf, maybe_shared, split_huge_page
@@ -228,7 +228,7 @@ class _LargeFolios:
         self._add(batch.gather().ravel())
 
     def _add(self, entries: npt.NDArray[np.uint64]) -> None:
-        entries = entries[(entries & np.uint64(PRESENT | SPECIAL)) == np.uint64(PRESENT)]
+        entries = entries[((entries & np.uint64(MAPPED)) != 0) & ((entries & np.uint64(SPECIAL)) == 0)]
         pfns = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
         pfns = pfns[self._ctx.pages.vec.comp_order[pfns] != 0]
         if not len(pfns):

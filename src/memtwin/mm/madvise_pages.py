@@ -15,7 +15,7 @@ import numpy as np
 
 from memtwin.abi import mman
 from memtwin.errors import NotModelled
-from memtwin.hw.paging import ACCESSED, DIRTY, MAPPED, PFN_MASK, PRESENT, SPECIAL
+from memtwin.hw.paging import ACCESSED, DIRTY, MAPPED, PFN_MASK, SPECIAL
 from memtwin.mm.guard import guard_install, guard_remove
 from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_SIZE
 from memtwin.mm.huge_range import split_folios_for_advice
@@ -201,7 +201,7 @@ class _Age:
         """A huge leaf; one that the range covers in part could not be split, and shared ones are passed over."""
         q, pages = self._ctx.ram.q, self._ctx.pages
         entry = q[index]
-        if entry & (PRESENT | SPECIAL) != PRESENT or addr < self._start or addr + HPAGE_PMD_SIZE > self._end:
+        if not entry & MAPPED or entry & SPECIAL or addr < self._start or addr + HPAGE_PMD_SIZE > self._end:
             return
         head = (entry & PFN_MASK) >> 12
         if maybe_shared(self._mm, head):

@@ -16,7 +16,7 @@ import numpy as np
 
 from memtwin.abi import mman
 from memtwin.abi.userfaultfd import UFFD_FEATURE_EVENT_REMAP
-from memtwin.hw.paging import PMD_SHIFT
+from memtwin.hw.paging import ENTRIES, PMD_SHIFT
 from memtwin.hw.ram import PAGE_MASK
 from memtwin.lib.gfp_types import GFP_KERNEL
 from memtwin.mm.gup import populate_vma_range
@@ -421,42 +421,65 @@ class _MoveEntries:
         """A handful of entries of one table."""
         mm = self._mm
         q, private = mm.ctx.ram.q, mm.ctx.pages.private
+        base = 0
         for i in range(count):
-            entry = q[index + i]
-            if not entry:
-                continue
             target = addr + (i << 12) + self._delta
-            base = mm.ctx.pt.pte_alloc(mm, target)
-            if not base:
-                raise no_memory("mremap: no memory for page tables")
-            q[index + i] = 0
-            private[index >> 9] -= 1
-            q[base + (target >> 12 & 511)] = entry
-            private[base >> 9] += 1
-            self.moved += 1
+            at = target >> 12 & ENTRIES - 1
+            if not base or not at:
+                base = self._table(target)
+            entry = q[index + i]
+            if entry:
+                q[index + i] = 0
+                private[index >> 9] -= 1
+                q[base + at] = entry
+                private[base >> 9] += 1
+                self.moved += 1
+
+    def _table(self, target: int) -> int:
+        """The table for ``target``, there even if nothing comes to be in it. Raises OSError ENOMEM."""
+        base = self._mm.ctx.pt.pte_alloc(self._mm, target)
+        if not base:
+            raise no_memory("mremap: no memory for page tables")
+        return base
 
     def rows(self, batch: LeafRows) -> None:
-        """Whole tables: each row lands in at most two tables."""
+        """Whole tables: each goes as it is where the target is aligned and free, else it lands in at most two."""
         mm = self._mm
         frames, private = mm.ctx.ram.frames, mm.ctx.pages.private
+        whole = batch.lo == 0 and batch.hi == ENTRIES and not self._delta & (HPAGE_PMD_SIZE - 1)
         for table, addr in zip(batch.table.tolist(), batch.addr.tolist(), strict=True):
+            if whole and self._move_table(table, addr, addr + self._delta):
+                continue
             column = batch.lo
             while column < batch.hi:
                 target = addr + (column << 12) + self._delta
-                at = target >> 12 & 511
-                width = min(batch.hi - column, 512 - at)
+                at = target >> 12 & ENTRIES - 1
+                width = min(batch.hi - column, ENTRIES - at)
+                base = self._table(target)
                 row = frames[table, column : column + width]
                 used = int(np.count_nonzero(row))
                 if used:
-                    base = mm.ctx.pt.pte_alloc(mm, target)
-                    if not base:
-                        raise no_memory("mremap: no memory for page tables")
                     frames[base >> 9, at : at + width] = row
                     row[:] = 0
                     private[table] -= used
                     private[base >> 9] += used
                     self.moved += used
                 column += width
+
+    def _move_table(self, table: int, addr: int, target: int) -> bool:
+        """Let ``target`` have the whole ``table``; False where another table or a huge leaf is in the way (Linux:
+        move_normal_pmd). Raises OSError ENOMEM.
+        """
+        mm, pt = self._mm, self._mm.ctx.pt
+        at = pt.pmd_alloc(mm, target)
+        if not at:
+            raise no_memory("mremap: no memory for page tables")
+        if mm.ctx.ram.q[at]:
+            return False
+        pt.remove_table(mm, addr, pt.pmd_alloc(mm, addr))
+        pt.install_table(mm, target, at, table)
+        self.moved += mm.ctx.pages.private[table]
+        return True
 
     def huge(self, index: int, order: int, addr: int) -> None:
         """A huge leaf, wholly in the range and aligned at its target."""

@@ -7,7 +7,7 @@ The files are read as text and bytes and parsed here, so their formats (R14) are
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from memtwin.errors import NotModelled
@@ -39,6 +39,13 @@ _MAX_PAGES: Final = 1 << 21
 _CHUNK: Final = 1 << 16
 
 
+#: Of an entry of pagemap.
+_PRESENT: Final = 1 << 63
+_PFN: Final = (1 << 55) - 1
+#: Frames between two pages whose flags are read together all the same.
+_NEAR: Final = 32
+
+
 class Classes:
     """Numbers the physical pages of one dump, from 0 in order of first appearance, and says what kind each is."""
 
@@ -52,10 +59,24 @@ class Classes:
         """The class of a page."""
         return self._numbers.setdefault(pfn, len(self._numbers))
 
-    def flags(self, process: Process, pfn: int) -> int:
-        """Its entry in /proc/kpageflags."""
-        if pfn not in self._flags:
-            self._flags[pfn] = int.from_bytes(_bytes(process, "/proc/kpageflags", pfn * 8, 8), "little")
+    def look(self, process: Process, entries: Iterable[int]) -> None:
+        """Read what /proc/kpageflags has for the pages of these entries of pagemap, neighbours in one go."""
+        pfns = sorted({value & _PFN for value in entries if value & _PRESENT and value & _PFN} - self._flags.keys())
+        at = 0
+        while at < len(pfns):
+            end = at + 1
+            while end < len(pfns) and pfns[end] - pfns[end - 1] <= _NEAR:
+                end += 1
+            first = pfns[at]
+            data = _bytes(process, "/proc/kpageflags", first * 8, (pfns[end - 1] - first + 1) * 8)
+            words = memoryview(data).cast("Q")
+            # Memory of a device may lie behind the last frame that the file knows.
+            known = len(words)
+            self._flags.update((pfn, words[pfn - first] if pfn - first < known else 0) for pfn in pfns[at:end])
+            at = end
+
+    def flags(self, pfn: int) -> int:
+        """Its entry in /proc/kpageflags, looked at before."""
         return self._flags[pfn]
 
 
@@ -135,20 +156,18 @@ def _smaps(process: Process, _within: Range, _classes: Classes) -> Fields:
     return {"smaps": found}
 
 
-#: Bits of an entry of pagemap, and of kpageflags, with their letters in the order of the answer.
-_PRESENT: Final = 1 << 63
-_PFN: Final = (1 << 55) - 1
+#: Bits of kpageflags, and of an entry of pagemap with their letters in the order of the answer.
 _KPF_HUGE, _KPF_KSM, _KPF_THP, _KPF_ZERO = 1 << 17, 1 << 21, 1 << 22, 1 << 24
 _ENTRY_LETTERS: Final = ((1 << 62, "S"), (1 << 61, "F"), (1 << 58, "G"), (1 << 57, "W"), (1 << 56, "X"))
 
 
-def _entry(process: Process, value: int, classes: Classes) -> tuple[str, int]:
+def _entry(value: int, classes: Classes) -> tuple[str, int]:
     """Letters and class (-1: none) of one entry of pagemap."""
     letters, number = "", -1
     if value & _PRESENT:
         letters = "P"
         pfn = value & _PFN
-        flags = classes.flags(process, pfn) if pfn else 0
+        flags = classes.flags(pfn) if pfn else 0
         if flags & _KPF_ZERO:
             letters += "Z"
         elif pfn:
@@ -173,8 +192,10 @@ def _pagemap(process: Process, within: Range, classes: Classes) -> Fields:
                 at += len(data) // 8 * PAGE
                 open_ = False
                 continue
-            for value in memoryview(data).cast("Q"):
-                letters, number = _entry(process, value, classes) if value else ("", -1)
+            entries = memoryview(data).cast("Q")
+            classes.look(process, entries)
+            for value in entries:
+                letters, number = _entry(value, classes) if value else ("", -1)
                 if open_ and _continues(runs[-1], letters, number):
                     runs[-1][1] += 1
                 else:

@@ -25,6 +25,7 @@ from memtwin.lib.gfp_types import GFP_HIGHUSER_MOVABLE
 from memtwin.machine import Machine
 from memtwin.mm.fault_inject import FaultInjection
 from memtwin.mm.filemap import FILE_VM_OPS, FileVmOps
+from memtwin.mm.get_user_pages import get_user_pages_unlocked
 from memtwin.mm.madvise import do_madvise
 from memtwin.mm.mmap import do_mmap, do_munmap
 from memtwin.mm.mprotect import do_mprotect
@@ -570,7 +571,7 @@ def test_guards_are_everywhere_however_often_a_fault_is_faster(times: int, advic
 SWAPPED = SWAP_ENTRY | 5 << SWAP_TYPE_SHIFT | 9 << SWAP_OFFSET_SHIFT
 
 
-@pytest.mark.parametrize("how", ["user", "mmap_lock", "kernel", "process_vm", "mem"])
+@pytest.mark.parametrize("how", ["user", "mmap_lock", "kernel", "process_vm", "mem", "unlocked"])
 def test_what_is_not_modelled_leaves_no_lock_behind(how: str) -> None:
     with Machine("64M", lockdep=True) as machine:
         process, other = machine.spawn(), machine.spawn()
@@ -588,6 +589,9 @@ def test_what_is_not_modelled_leaves_no_lock_behind(how: str) -> None:
                 machine.kernel.sched.run_as(process.task, copy_to_user, process.task, BASE + PAGE, b"x")
             elif how == "process_vm":
                 other.process_vm_readv(process, BASE, 2 * PAGE)
+            elif how == "unlocked":
+                task = process.task
+                machine.kernel.sched.run_as(task, get_user_pages_unlocked, process.mm, BASE + PAGE, 1, 0, [])
             else:
                 other.write_file_at(f"/proc/{process.pid}/mem", BASE + PAGE, b"x")
         assert machine.kernel.page_alloc.nr_free_pages() == free

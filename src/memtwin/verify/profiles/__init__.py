@@ -10,7 +10,7 @@ from memtwin.verify.generate import Profile
 
 __all__ = ["LATER", "NAMES", "profile"]
 
-NAMES = ("vma", "mremap", "mlock", "fork", "fault", "madvise")
+NAMES = ("vma", "mremap", "mlock", "fork", "fault", "madvise", "thp")
 #: Profiles that are not built yet.
 LATER = ("shmem", "hugetlb", "scan")
 
