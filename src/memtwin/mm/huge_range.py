@@ -18,7 +18,7 @@ from memtwin.hw.paging import DIRTY, MAPPED, NX, PFN_MASK, PMD_SHIFT, PMD_SIZE, 
 from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER
 from memtwin.mm.huge_rmap import add_huge_rmap, add_huge_rmaps, remove_huge_rmap, remove_huge_rmaps
 from memtwin.mm.huge_split import huge_leaf, maybe_shared, split_huge_page
-from memtwin.mm.page import PG_ANON_EXCLUSIVE
+from memtwin.mm.page import PG_ANON_EXCLUSIVE, adjacent
 from memtwin.mm.page_table import LeafRows
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ def zap_huge_pmds(mm: MmStruct, indices: npt.NDArray[np.int64], addrs: npt.NDArr
     if not len(entries):
         return []
     heads = ((entries & np.uint64(PFN_MASK)) >> np.uint64(12)).astype(np.int64)
-    for head in heads[(entries & np.uint64(DIRTY)) != 0].tolist():
-        vec.nonzero[head : head + HPAGE_PMD_NR] = 1
+    dirty = np.sort(heads[(entries & np.uint64(DIRTY)) != 0])
+    for first, last in adjacent(dirty, HPAGE_PMD_NR):
+        vec.nonzero[int(dirty[first]) : int(dirty[last - 1]) + HPAGE_PMD_NR] = 1
     for head in heads[(entries & np.uint64(NX)) == 0].tolist():
         for pfn in range(head, head + HPAGE_PMD_NR):
             ctx.tlb.note_frame_changed(pfn)

@@ -13,14 +13,13 @@ Invariants (``mm/check_mm.py``): AnonPages counts pages with a map count, AnonHu
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from memtwin.mm.huge_mm import HPAGE_PMD_NR, HPAGE_PMD_ORDER
-from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_HEAD, PG_HWPOISON, PG_SWAPBACKED, PG_UPTODATE
+from memtwin.mm.page import PG_ANON, PG_ANON_EXCLUSIVE, PG_HEAD, PG_HWPOISON, PG_SWAPBACKED, PG_UPTODATE, adjacent
 
 if TYPE_CHECKING:
     from memtwin.mm.context import MmContext
@@ -93,7 +92,7 @@ def _mapcounts(ctx: MmContext, heads: npt.NDArray[np.int64]) -> Iterator[tuple[i
     pages = ctx.pages
     rows = heads >> HPAGE_PMD_ORDER
     counts = pages.vec.mapcount[: pages.nr_pages >> HPAGE_PMD_ORDER << HPAGE_PMD_ORDER].reshape(-1, HPAGE_PMD_NR)
-    for first, last in pairwise([0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]):
+    for first, last in adjacent(rows, 1):
         at = int(rows[first])
         yield first, last, counts[at : at + last - first]
 
@@ -116,7 +115,12 @@ def remove_huge_rmaps(ctx: MmContext, heads: npt.NDArray[np.int64]) -> None:
     gone = np.empty(len(heads), dtype=np.int64)
     for first, last, counts in _mapcounts(ctx, heads):
         counts -= 1
-        gone[first:last] = HPAGE_PMD_NR - np.count_nonzero(counts, axis=1)
+        # All or none are gone, nearly always: the count of each costs more than all the rest.
+        left_mapped = np.count_nonzero(counts)
+        if left_mapped in (0, counts.size):
+            gone[first:last] = 0 if left_mapped else HPAGE_PMD_NR
+        else:
+            gone[first:last] = HPAGE_PMD_NR - np.count_nonzero(counts, axis=1)
     left = vec.private[heads + 1] - np.uint64(1)
     vec.private[heads + 1] = left
     last_leaf = left == 0

@@ -13,6 +13,8 @@ zeroes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final, Literal
 
 import numpy as np
@@ -20,7 +22,7 @@ import numpy.typing as npt
 
 from memtwin.hw.ram import lazy_array
 
-__all__ = ["PageArrays", "PageVectors", "mark_page_accessed"]
+__all__ = ["PageArrays", "PageVectors", "adjacent", "mark_page_accessed"]
 
 # Flag bits 0-21 have Linux's numbers (spec R13); the rest are memtwin's.
 PG_LOCKED: Final = 1 << 0
@@ -149,6 +151,12 @@ _FIELDS: Final = (
     ("nonzero", "u1"),
 )
 _VIEW_CODES: Final[dict[str, Literal["I", "i", "Q", "B"]]] = {"u4": "I", "i4": "i", "u8": "Q", "u1": "B"}
+
+
+def adjacent(pfns: Pfns, step: int) -> Iterator[tuple[int, int]]:
+    """(first, last) of each run ``pfns[first:last]`` whose frames follow each other by ``step``; none of no frames."""
+    if len(pfns):
+        yield from pairwise([0, *(np.flatnonzero(np.diff(pfns) != step) + 1).tolist(), len(pfns)])
 
 
 def mark_page_accessed(pages: PageArrays, pfn: int, *, locked: bool) -> None:

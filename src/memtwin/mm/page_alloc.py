@@ -16,7 +16,6 @@ zones, free lists, per-CPU lists, slow path and checks have files of their own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -40,7 +39,7 @@ from memtwin.mm.buddy import (
 )
 from memtwin.mm.gfp import AllocPlan
 from memtwin.mm.mm_init import FIRST_PFN, ZONE_MAP_SHIFT, ZoneLayout, memmap_pages
-from memtwin.mm.page import CHECK_AT_FREE, PG_HEAD, PG_HWPOISON, PG_TAKENOFF, PageArrays
+from memtwin.mm.page import CHECK_AT_FREE, PG_HEAD, PG_HWPOISON, PG_TAKENOFF, PageArrays, adjacent
 from memtwin.mm.page_alloc_check import check_page_allocator
 from memtwin.mm.pcp import HIGH_FRACTION, PerCpuPages, pageset_batch, pcp_order_index
 from memtwin.mm.slow_path import SlowPath
@@ -613,14 +612,16 @@ class PageAllocator:
             for head in heads.tolist():
                 self.free_pages(head, order)
             return
-        vec, size = self.pages.vec, 1 << order
-        cuts = (np.flatnonzero(np.diff(heads) != size) + 1).tolist()
-        for first, last in pairwise([0, *cuts, len(heads)]):
+        vec = self.pages.vec
+        for first, last in adjacent(heads, 1 << order):
             count = last - first << order
             begin = int(heads[first])
             where = slice(begin, begin + count)
-            if vec.mapcount[where].any() or (vec.refcount[where] > 1).any() or (vec.comp_order[where] != order).any():
-                raise InvariantBroken(f"folios from {begin:#x} on are freed in use, or with another order")
+            orders = vec.comp_order[where]
+            if np.count_nonzero(vec.mapcount[where]) or vec.refcount[where].max() > 1:
+                raise InvariantBroken(f"folios from {begin:#x} on are freed in use")
+            if orders.min() != order or orders.max() != order:
+                raise InvariantBroken(f"folios from {begin:#x} on are freed as order {order}")
             vec.flags[where] = 0
             vec.refcount[where] = 0
             vec.mapping[where] = 0
