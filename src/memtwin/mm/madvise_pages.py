@@ -274,6 +274,8 @@ class _PageOut:
             if not flags & (PG_SWAPBACKED | PG_DIRTY) and not entry & DIRTY and pages.refcount[pfn] == 1:
                 self._zap.few(index, 1, 0)
             else:
+                if entry & DIRTY and not flags & PG_SWAPBACKED:  # offered, then written: found out while it is unmapped
+                    flags |= PG_DIRTY
                 pages.flags[pfn] = flags | PG_SWAPBACKED | PG_ACTIVE
             return
         mapping, at = ctx.mappings[pages.mapping[pfn]], pages.index[pfn]

@@ -14,7 +14,7 @@ from memtwin.abi.fcntl import F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_S
 from memtwin.mm.context import MmContext
 from memtwin.mm.filemap import AddressSpace, FileVmOps
 from memtwin.mm.mm_types import VM_MAYWRITE, VM_SHARED, VM_UFFD_MINOR, VM_UFFD_MISSING, MappedFile
-from memtwin.mm.page import PG_DIRTY
+from memtwin.mm.page import PG_DIRTY, mark_page_accessed
 from memtwin.mm.userfaultfd import handle_userfault
 from memtwin.mm.vm_fault import VmFault
 from memtwin.mm.vm_ops import VmOperations
@@ -107,7 +107,9 @@ class ShmemInode:
             self.ctx.pages.flags[last] |= PG_DIRTY
 
     def read(self, length: int, offset: int) -> bytes:
-        """Up to ``length`` bytes; holes read as zeroes and stay holes. Raises OSError EINVAL."""
+        """Up to ``length`` bytes; holes read as zeroes and stay holes. A page read from its beginning counts as
+        accessed. Raises OSError EINVAL.
+        """
         if offset < 0:
             raise OSError(errno.EINVAL, "pread: negative offset")
         end = min(offset + length, self.size)
@@ -115,8 +117,13 @@ class ShmemInode:
         while offset < end:
             size = min(end - offset, 4096 - (offset & 4095))
             pfn = self.mapping.folios.get(offset >> 12)
-            at = 0 if pfn is None else (pfn << 12) + (offset & 4095)
-            parts.append(bytes(size) if pfn is None else self.ctx.ram.mem[at : at + size])
+            if pfn is None:
+                parts.append(bytes(size))
+            else:
+                at = (pfn << 12) + (offset & 4095)
+                parts.append(self.ctx.ram.mem[at : at + size])
+                if not offset & 4095:  # who reads on in a page looked at it before
+                    mark_page_accessed(self.ctx.pages, pfn, locked=False)
             offset += size
         return b"".join(parts)
 
@@ -140,6 +147,7 @@ class ShmemInode:
             self.ctx.ram.mem[start : start + size] = data[done : done + size]
             self.ctx.pages.nonzero[pfn] = 1
             self.ctx.pages.flags[pfn] |= PG_DIRTY
+            mark_page_accessed(self.ctx.pages, pfn, locked=False)
             self.ctx.tlb.note_frame_changed(pfn)
             done += size
             self.size = max(self.size, at + size)
