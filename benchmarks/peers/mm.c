@@ -310,6 +310,19 @@ static long do_wp(long pages)
 	return check(munmap((char *)p, pages * PAGE), "munmap", passed);
 }
 
+/* A child that waits to be ended, -1 if fork failed; "passed": the nanoseconds of the call. */
+static pid_t waiting_child(long *passed)
+{
+	long start = now();
+	pid_t child = fork();
+
+	if (!child)
+		for (;;)
+			pause();
+	*passed = now() - start;
+	return child < 0 ? check(-1, "fork", 0) : child;
+}
+
 static void end_child(pid_t child)
 {
 	kill(child, SIGKILL);
@@ -325,12 +338,9 @@ static long do_cow(long pages)
 	if (!p)
 		return -1;
 	write_all(p, pages);
-	child = fork();
-	if (!child)
-		for (;;)
-			pause();
+	child = waiting_child(&passed);
 	if (child < 0)
-		return check(-1, "fork", 0);
+		return -1;
 	passed = write_all(p, pages);
 	end_child(child);
 	return check(munmap(p, pages * PAGE), "munmap", passed);
@@ -359,51 +369,49 @@ static int hold(long pages)
 	return do_populate(pages) < 0 ? -1 : 0;
 }
 
+static long timed_advice(char *at, long length, int advice, const char *name)
+{
+	long start = now();
+	int result = madvise(at, length, advice);
+
+	return check(result, name, now() - start);
+}
+
+/* One change of the rights of all of it, of a pair there and back. */
+static long timed_rights(char *at, long length)
+{
+	long start = now();
+	int bad = mprotect(at, length, PROT_READ);
+
+	bad |= mprotect(at, length, PROT_READ | PROT_WRITE);
+	return check(bad, "mprotect", (now() - start) / 2);
+}
+
 static long do_dontneed(long pages)
 {
-	long start, passed;
-	int result;
+	long passed;
 
 	if (hold(pages))
 		return -1;
-	start = now();
-	result = madvise(held, pages * PAGE, MADV_DONTNEED);
-	passed = now() - start;
+	passed = timed_advice(held, pages * PAGE, MADV_DONTNEED, "MADV_DONTNEED");
 	drop_held();
-	return check(result, "MADV_DONTNEED", passed);
+	return passed;
 }
 
 static long do_forkpop(long pages)
 {
-	long start, passed;
-	pid_t child;
+	long passed;
+	pid_t child = hold(pages) ? -1 : waiting_child(&passed);
 
-	if (hold(pages))
-		return -1;
-	start = now();
-	child = fork();
-	if (!child)
-		for (;;)
-			pause();
-	passed = now() - start;
 	if (child < 0)
-		return check(-1, "fork", 0);
+		return -1;
 	end_child(child);
 	return passed;
 }
 
 static long do_rights(long pages)
 {
-	long start, passed;
-	int bad;
-
-	if (hold(pages))
-		return -1;
-	start = now();
-	bad = mprotect(held, pages * PAGE, PROT_READ);
-	bad |= mprotect(held, pages * PAGE, PROT_READ | PROT_WRITE);
-	passed = now() - start;
-	return check(bad, "mprotect", passed / 2);
+	return hold(pages) ? -1 : timed_rights(held, pages * PAGE);
 }
 
 static long do_pagemap(long pages)
@@ -471,6 +479,7 @@ static int huge_fresh(long count)
 	return check(madvise(huge, count * HUGE, MADV_HUGEPAGE), "MADV_HUGEPAGE", 0);
 }
 
+/* Unmap it; "passed", the nanoseconds of what was measured or -1. */
 static long huge_gone(long count, long passed)
 {
 	return check(munmap(huge_map, (count + 1) * HUGE), "munmap", passed);
@@ -521,23 +530,15 @@ static long do_hread(long count)
 
 static long huge_child(long count, int copying)
 {
-	long start, passed;
-	pid_t child;
+	long passed;
+	pid_t child = huge_filled(count) ? -1 : waiting_child(&passed);
 
-	if (huge_filled(count))
-		return -1;
-	start = now();
-	child = fork();
-	if (!child)
-		for (;;)
-			pause();
-	passed = now() - start;
 	if (child < 0)
-		return check(-1, "fork", 0);
+		return -1;
 	if (copying)
 		passed = huge_touch(count, 7 * PAGE, 1, 1);
 	end_child(child);
-	return passed < 0 ? -1 : huge_gone(count, passed);
+	return huge_gone(count, passed);
 }
 
 static long do_hcow(long count)
@@ -562,31 +563,12 @@ static long do_hzap(long count)
 
 static long do_hdontneed(long count)
 {
-	long start, passed;
-	int result;
-
-	if (huge_filled(count))
-		return -1;
-	start = now();
-	result = madvise(huge, count * HUGE, MADV_DONTNEED);
-	passed = now() - start;
-	huge_gone(count, 0);
-	return check(result, "MADV_DONTNEED", passed);
+	return huge_filled(count) ? -1 : huge_gone(count, timed_advice(huge, count * HUGE, MADV_DONTNEED, "MADV_DONTNEED"));
 }
 
 static long do_hrights(long count)
 {
-	long start, passed;
-	int bad;
-
-	if (huge_filled(count))
-		return -1;
-	start = now();
-	bad = mprotect(huge, count * HUGE, PROT_READ);
-	bad |= mprotect(huge, count * HUGE, PROT_READ | PROT_WRITE);
-	passed = now() - start;
-	huge_gone(count, 0);
-	return check(bad, "mprotect", passed / 2);
+	return huge_filled(count) ? -1 : huge_gone(count, timed_rights(huge, count * HUGE));
 }
 
 static long do_hsplit(long count)
@@ -606,20 +588,13 @@ static long do_hsplit(long count)
 
 static long do_hcollapse(long count)
 {
-	long start, passed;
-	int result;
-
 	if (huge_fresh(count))
 		return -1;
 	madvise(huge, count * HUGE, MADV_NOHUGEPAGE);
 	if (madvise(huge, count * HUGE, MADV_POPULATE_WRITE))
 		return check(-1, "MADV_POPULATE_WRITE", 0);
 	madvise(huge, count * HUGE, MADV_HUGEPAGE);
-	start = now();
-	result = madvise(huge, count * HUGE, MADV_COLLAPSE);
-	passed = now() - start;
-	huge_gone(count, 0);
-	return check(result, "MADV_COLLAPSE", passed);
+	return huge_gone(count, timed_advice(huge, count * HUGE, MADV_COLLAPSE, "MADV_COLLAPSE"));
 }
 
 static long do_find(long times)

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import errno
-import struct
 
 import pytest
+from huge import AT, MIB2, RW, area, pfn_of
 
 from memtwin.abi.mman import (
     MADV_COLD,
@@ -22,7 +22,6 @@ from memtwin.abi.mman import (
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
     PROT_READ,
-    PROT_WRITE,
 )
 from memtwin.lib.gfp_types import DIRECT_RECLAIM, GFP_TRANSHUGE_LIGHT, KSWAPD_RECLAIM, NORETRY
 from memtwin.machine import Machine
@@ -30,27 +29,13 @@ from memtwin.mm.huge_mm import Thp
 from memtwin.mm.huge_split import split_huge_page
 from memtwin.mm.mm_types import VM_HUGEPAGE
 
-RW = PROT_READ | PROT_WRITE
-MIB2 = 2 << 20
-AT = 0x1000200000
-
 
 def machine(**more):
     return Machine("256M", **more)
 
 
-def area(process, length=MIB2, at=AT):
-    process.mmap(at, length, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED)
-    process.madvise(at, length, MADV_HUGEPAGE)
-    return at
-
-
 def event(process, name):
     return getattr(process.kernel.events, name)
-
-
-def pfn_of(process, addr):
-    return struct.unpack("<Q", process.read_file_at("/proc/self/pagemap", addr >> 9, 8))[0] & (1 << 55) - 1
 
 
 def is_huge_page(process, addr):

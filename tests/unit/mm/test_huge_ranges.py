@@ -3,22 +3,18 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
+from huge import AT, MIB2, RW, area, pfn_of
 
 from memtwin.abi.mman import (
     MADV_COLD,
     MADV_DONTNEED,
-    MADV_HUGEPAGE,
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_PRIVATE,
     MAP_SHARED,
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
-    PROT_READ,
-    PROT_WRITE,
 )
 from memtwin.experiments.fault_kinds import DeviceFile
 from memtwin.experiments.thp_eligibility import DeviceOps
@@ -29,20 +25,7 @@ from memtwin.mm import huge_split
 from memtwin.mm.mm_types import VM_MIXEDMAP
 from memtwin.mm.mmap import do_mmap
 
-RW = PROT_READ | PROT_WRITE
-MIB2 = 2 << 20
-AT = 0x1000200000
 ELSEWHERE = 0x1000A01000
-
-
-def area(process, length=MIB2, at=AT):
-    process.mmap(at, length, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED)
-    process.madvise(at, length, MADV_HUGEPAGE)
-    return at
-
-
-def pfn_of(process, addr):
-    return struct.unpack("<Q", process.read_file_at("/proc/self/pagemap", addr >> 9, 8))[0] & (1 << 55) - 1
 
 
 def entry_of(process, addr):
