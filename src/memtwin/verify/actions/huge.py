@@ -111,11 +111,15 @@ def map_huge(author: Author) -> None:
 
 
 def move_huge(author: Author) -> None:
-    """Away from the window, mostly by whole blocks, so that whole tables or leaves move; what was moved is accessed."""
+    """Away from the window, mostly by whole blocks, so that whole tables or leaves move. Then the target is accessed,
+    and the source where it stays: a block that lost its table may have a huge page.
+    """
     first, pages = _range(author)
     to = f"B+64m+{author.rng.randrange(3) * BLOCK + author.rng.choice((0, 0, 9))}p"
-    _line(author, f"mremap {_at(first)} {pages}p {pages}p maymove|fixed {to}")
-    _line(author, f"write {to} {min(pages, 3)}p 5" if author.chance(0.7) else f"read {to} {min(pages, 3)}p")
+    stays = author.chance(0.4)
+    _line(author, f"mremap {_at(first)} {pages}p {pages}p maymove|{'dontunmap' if stays else 'fixed'} {to}")
+    for at in (to, _at(first)) if stays else (to,):
+        _line(author, f"write {at} {min(pages, 3)}p 5" if author.chance(0.7) else f"read {at} {min(pages, 3)}p")
 
 
 def advise_huge(author: Author) -> None:
