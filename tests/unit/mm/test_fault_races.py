@@ -11,6 +11,7 @@ from functools import partial
 from random import Random
 
 import pytest
+from interleaved import run_interleaved
 
 from memtwin.abi import mman
 from memtwin.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
@@ -212,13 +213,19 @@ def test_who_changes_entries_waits_for_a_fault_that_has_them(kernel: str, change
         over(machine)
 
 
+def memory_file(process: Process, kind: int) -> int:
+    """A memory file of eight pages, mapped at BASE; its descriptor."""
+    fd = process.memfd_create("m")
+    process.ftruncate(fd, 8 * PAGE)
+    process.mmap(BASE, 8 * PAGE, RW, kind | MAP_FIXED, fd)
+    return fd
+
+
 def test_a_hole_is_punched_beside_a_fault_that_has_the_entry() -> None:
     """Nobody holds mmap_lock for that."""
     with Machine("64M", cpus=3, lockdep=True) as machine:
         process = machine.spawn()
-        fd = process.memfd_create("m")
-        process.ftruncate(fd, 8 * PAGE)
-        process.mmap(BASE, 8 * PAGE, RW, MAP_PRIVATE | MAP_FIXED, fd)
+        fd = memory_file(process, MAP_PRIVATE)
         process.write(BASE, b"x")
         process.fork().exit()
         order = beside(process, "folio_trylock", 1, lambda: fault(process, BASE), lambda: process.ftruncate(fd, 0))
@@ -232,9 +239,7 @@ def test_a_truncated_page_is_mapped_by_nobody(site: str) -> None:
     """A fault has the page of the file already when the file becomes shorter."""
     with Machine("64M", cpus=3, lockdep=True) as machine:
         process = machine.spawn()
-        fd = process.memfd_create("m")
-        process.ftruncate(fd, 8 * PAGE)
-        process.mmap(BASE, 8 * PAGE, RW, MAP_SHARED | MAP_FIXED, fd)
+        fd = memory_file(process, MAP_SHARED)
         signals = []
 
         def access() -> None:
@@ -249,9 +254,7 @@ def test_a_page_is_not_paged_out_under_the_fault_that_maps_it() -> None:
     """It is mapped, and the fault has its lock still."""
     with Machine("64M", cpus=3, lockdep=True) as machine:
         process = machine.spawn()
-        fd = process.memfd_create("m")
-        process.ftruncate(fd, 8 * PAGE)
-        process.mmap(BASE, 8 * PAGE, RW, MAP_SHARED | MAP_FIXED, fd)
+        memory_file(process, MAP_SHARED)
 
         def page_out() -> None:
             do_madvise(process.mm, BASE, PAGE, mman.MADV_PAGEOUT)
@@ -406,21 +409,7 @@ def interleaved(mode: str, kernel: str, seed: int, steps: int = 120) -> None:
             except OSError as error:
                 assert error.errno in (errno.EINVAL, errno.EAGAIN, errno.ENOMEM)
 
-    def switch(site: str) -> None:
-        if rng.random() < 0.3:
-            sched.preempt()
-
-    sched.hook = switch
-    threads = [
-        sched.spawn(body, "thread", mm=mm) for body in (faults, changes if mode == "populate" else faults, changes)
-    ]
-    for thread in threads:
-        sched.run(thread)
-    sched.hook = None
-    machine.check()
-    assert not any(vma.vm_lock is not None and vma.vm_lock.is_locked() for vma in mm.areas())
-    process.exit()
-    machine.kernel.check_no_leak()
+    run_interleaved(machine, process, (faults, changes if mode == "populate" else faults, changes), rng)
     machine.close()
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from random import Random
 
 import pytest
+from interleaved import run_interleaved
 
 from memtwin.abi.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
 from memtwin.abi.signal import SEGV_ACCERR, SEGV_MAPERR, SIGSEGV
@@ -50,20 +51,7 @@ def interleaved(seed: int, steps: int = 120) -> Machine:
                 with suppress(OSError):  # over a hole
                     do_mprotect(mm, start, length, RW if what == 2 else PROT_READ)
 
-    def switch(site: str) -> None:
-        if rng.random() < 0.3:
-            sched.preempt()
-
-    sched.hook = switch
-    threads = [sched.spawn(faults, "reader", mm=mm), sched.spawn(faults, "writer", mm=mm)]
-    threads.append(sched.spawn(changes, "changer", mm=mm))
-    for thread in threads:
-        sched.run(thread)
-    sched.hook = None
-    machine.check()
-    assert not any(vma.vm_lock is not None and vma.vm_lock.is_locked() for vma in mm.areas())
-    process.exit()
-    machine.kernel.check_no_leak()
+    run_interleaved(machine, process, (faults, faults, changes), rng)
     return machine
 
 
