@@ -54,6 +54,9 @@ def with_sysctl(author: Author) -> None:
             author.write("sysctl legacy_va_layout 1")
             for _ in range(author.rng.randint(2, 5)):
                 mmap_chosen(author)
+            if author.chance(0.7):  # the program keeps the layout that it began with
+                author.write("sysctl legacy_va_layout 0")
+                mmap_chosen(author)
 
 
 def sysctl(author: Author) -> None:
