@@ -48,6 +48,10 @@ _UNUSUAL: Final = SPECIAL | UFFD_WP
 Words = npt.NDArray[np.uint64]
 
 
+#: Pages worked on at once: the arrays of one step stay in a CPU's second-level cache.
+_AT_ONCE: Final = 1 << 15
+
+
 class _Pagemap:
     """Fills ``out``, one word a page from ``start`` on (a :class:`~memtwin.mm.page_table.RangeOp`)."""
 
@@ -66,13 +70,15 @@ class _Pagemap:
 
     def rows(self, batch: LeafRows) -> None:
         """Whole tables."""
-        words = self._words(batch.gather().ravel())
+        entries = batch.gather().ravel()
         addr = batch.addr
         if int(addr[-1] - addr[0]) >> PMD_SHIFT == len(addr) - 1:  # no table is missing between them
             at = (int(addr[0]) - self._start >> 12) + batch.lo
-            self.out[at : at + len(words)] = words
+            for first in range(0, len(entries), _AT_ONCE):
+                part = entries[first : first + _AT_ONCE]
+                self.out[at + first : at + first + len(part)] = self._words(part)
         else:
-            self.out[(batch.page_addr().ravel() - self._start) >> 12] = words
+            self.out[(batch.page_addr().ravel() - self._start) >> 12] = self._words(entries)
 
     def huge(self, index: int, order: int, addr: int) -> None:
         """A huge leaf reads as the pages it maps, as far as the range reaches. Linux takes them all for mapped once if
@@ -120,13 +126,16 @@ class _Pagemap:
         vec = self._mm.ctx.pages.vec
         order = vec.comp_order.take(pfns)
         flags = vec.flags.take((pfns >> order) << order if order.any() else pfns)
-        words: Words = (vec.mapcount.take(pfns) == 1).astype(np.uint64)
-        words <<= np.uint64(56)
+        exclusive = vec.mapcount.take(pfns) == 1
+        words: Words = pfns.view(np.uint64) if self._show_pfn else np.zeros(len(pfns), dtype=np.uint64)
+        # What all have in common is one step over the words.
+        if exclusive.all():
+            words |= np.uint64(PM_PRESENT | PM_MMAP_EXCLUSIVE)
+        else:
+            words |= np.uint64(PM_PRESENT)
+            words |= exclusive.astype(np.uint64) << np.uint64(56)
         if not np.bitwise_and.reduce(flags) & PG_ANON:
             words |= ((flags & np.uint32(PG_ANON)) == 0).astype(np.uint64) << np.uint64(61)
-        words |= np.uint64(PM_PRESENT)
-        if self._show_pfn:
-            words |= pfns.view(np.uint64)
         return words
 
     def _swap_words(self, entries: Words) -> Words:
